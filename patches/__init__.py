@@ -1,0 +1,1 @@
+"""Changes of the host, one file each."""
