@@ -44,6 +44,11 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
 
         return CpuKVPool if kind == "mha" else None
 
+    def init_backend(self) -> None:
+        from lvspec_sglang.attention import torch_native
+
+        torch_native.register()
+
     def apply_server_args_defaults(self, server_args: Any) -> None:
         """Set what a server needs here and the user did not say."""
         from sglang.srt.model_executor.cuda_graph_config import Backend, Phase, with_phase
