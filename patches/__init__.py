@@ -1,7 +1,7 @@
 """Changes of the host, one file each, applied through SGLang's hook registry.
 
-``CPU_PLATFORM`` is installed in every process of a machine on the CPU platform; ``LVSPEC`` only
-where the algorithm was asked for.
+``CPU_PLATFORM`` is applied in every process of a machine on the CPU platform; ``LVSPEC`` only in
+the processes of a server that asked for the algorithm.
 """
 
 from lvspec_sglang.patches import pin_memory, slot_writer, video_decoder
@@ -13,3 +13,30 @@ CPU_PLATFORM: tuple[Patch, ...] = (
     *video_decoder.PATCHES,
 )
 LVSPEC: tuple[Patch, ...] = (*video_decoder.PATCHES,)
+
+_applied: set[str] = set()
+
+
+def apply(patches: tuple[Patch, ...]) -> None:
+    """Apply ``patches`` in this process, each once.
+
+    Raises:
+        RuntimeError: a host function is missing or takes other parameters than expected.
+    """
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    fresh = [patch for patch in patches if patch.target not in _applied]
+    mismatches = [text for patch in fresh if (text := patch.mismatch())]
+    if mismatches:
+        raise RuntimeError(
+            "lvspec_sglang does not fit this SGLang: " + "; ".join(mismatches)
+        )
+    for patch in fresh:
+        patch.install()
+        _applied.add(patch.target)
+    HookRegistry.apply_hooks()
+
+
+def applied() -> frozenset[str]:
+    """Targets patched in this process."""
+    return frozenset(_applied)
