@@ -1,6 +1,7 @@
 """``lvspec demo``: two servers, one question about a video, one follow-up, side by side."""
 
 import contextlib
+import functools
 import tempfile
 import time
 from pathlib import Path
@@ -54,7 +55,7 @@ def _checkpoints(folder: Path) -> tuple[Path, Path]:
 
 def _await(servers: tuple[tuple[str, LocalServer], ...]) -> None:
     for name, server in servers:
-        server.wait_ready(progress=lambda waited, name=name: _progress(name, waited))
+        server.wait_ready(progress=functools.partial(_progress, name))
         print(f"\r{name}: ready{' ' * 30}")
 
 
@@ -122,7 +123,7 @@ def _report(turns: dict[str, list[Turn]]) -> None:
         sum(turn.seconds for turn in turns[name]) for name in ("target alone", "LVSPEC")
     )
     same = [a.text == b.text for a, b in zip(*turns.values(), strict=True)]
-    print(f"\nDecoding took {lvspec:.2f} s with LVSPEC, {alone:.2f} s without: {alone / lvspec:.2f}x")
+    print(f"\nDecoding: {lvspec:.2f} s with LVSPEC, {alone:.2f} s without: {alone / lvspec:.2f}x")
     print("Answers are identical." if all(same) else "ANSWERS DIFFER: please report this.")
 
 
@@ -131,4 +132,3 @@ def _figures(meta: dict[str, Any]) -> str:
     forwards = meta.get("spec_verify_ct") or tokens - 1
     accepted = f"{meta['spec_accept_length']:15.2f}" if "spec_accept_length" in meta else " " * 15
     return f"{tokens:6}  {forwards / tokens:21.2f}  {accepted}  {meta['cached_tokens']:6}"
-

@@ -6,7 +6,15 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from lvspec_sglang import __version__, platform
 from lvspec_sglang.host import version_problem
 
-PACKAGES = ("sglang", "torch", "transformers", "flashinfer-python", "sglang-kernel", "decord2", "av")
+PACKAGES = (
+    "sglang",
+    "torch",
+    "transformers",
+    "flashinfer-python",
+    "sglang-kernel",
+    "decord2",
+    "av",
+)
 
 
 def run() -> int:

@@ -1,5 +1,6 @@
 """A local SGLang server as a child process, for the demo, the benches and the tests."""
 
+import contextlib
 import json
 import os
 import signal
@@ -77,10 +78,8 @@ class LocalServer:
     def stop(self) -> None:
         """End the server and every process it started."""
         if self.process is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self.process.wait()
             self.process = None
         self.log.unlink(missing_ok=True)

@@ -87,8 +87,8 @@ class LVSpecWorker(BaseSpecWorker):
         self.req_to_token_pool = req_to_token_pool
         self.token_to_kv_pool_allocator = token_to_kv_pool_allocator
         table = req_to_token_pool.req_to_token
-        chunk = get_schedule().chunked_prefill_size
-        self.draft.attach(table, chunk if chunk and chunk > 0 else get_schedule().max_prefill_tokens)
+        chunk, most = get_schedule().chunked_prefill_size, get_schedule().max_prefill_tokens
+        self.draft.attach(table, chunk if chunk and chunk > 0 else most)
         self.limit = torch.zeros(table.shape[0], dtype=torch.int64, device=self.device)
         self.check = DraftKVCheck.from_env(self.draft)
 

@@ -28,9 +28,7 @@ def apply(patches: tuple[Patch, ...]) -> None:
     fresh = [patch for patch in patches if patch.target not in _applied]
     mismatches = [text for patch in fresh if (text := patch.mismatch())]
     if mismatches:
-        raise RuntimeError(
-            "lvspec_sglang does not fit this SGLang: " + "; ".join(mismatches)
-        )
+        raise RuntimeError("lvspec_sglang does not fit this SGLang: " + "; ".join(mismatches))
     for patch in fresh:
         patch.install()
         _applied.add(patch.target)

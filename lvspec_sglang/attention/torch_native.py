@@ -78,5 +78,5 @@ class ChainTorchBackend(TorchNativeAttnBackend):
 
 
 def register() -> None:
-    """Serve the name ``torch_native`` with this backend; the name stays, as the host compares it."""
+    """Serve the name ``torch_native``, which the host compares, with this backend."""
     register_attention_backend("torch_native")(ChainTorchBackend)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from lvspec_sglang import tiny
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.serving import LocalServer
@@ -77,7 +78,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def servers(checkpoints: dict[str, Path]) -> Iterator[Servers]:
-    common = ("--dtype", "float32", "--enable-metrics", "--random-seed", "1")
+    common = (
+        "--dtype", "float32", "--random-seed", "1", "--enable-metrics",
+        "--decode-log-interval", "4",
+    )  # fmt: skip
     checked = {"LVSPEC_CHECK_DRAFT_KV": "1"}
     retracting = {"SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "9"}
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
-from lvspec_sglang.serving import LocalServer
 
+from lvspec_sglang.serving import LocalServer
 from tests.e2e.conftest import CHUNK, Clips, Servers
 from tests.e2e.prompts import IMAGE, VIDEO, answer, answer_all, chat, request
 
+SCHEMA = '{"type": "array", "items": {"type": "integer"}, "maxItems": 4}'
 DRAFTS = ("near", "same", "other")
 
 
@@ -29,7 +30,7 @@ def payloads(clips: Clips) -> dict[str, dict[str, Any]]:
         "logit bias": request(chat("bias"), tokens=24, logit_bias={"70": 6.0}),
         "grammar": request(chat("json"), regex=r'\{"a": [0-9]{1,9}, "b": "[a-z]{3,9}"\}'),
         "grammar on a video": request(
-            chat(VIDEO + "json"), video=clips.short, json_schema='{"type": "array", "items": {"type": "integer"}, "maxItems": 4}'
+            chat(VIDEO + "json"), video=clips.short, json_schema=SCHEMA
         ),
     }  # fmt: skip
 
@@ -107,9 +108,9 @@ def test_a_second_turn_is_cached_as_without_speculation(
 ) -> None:
     question = f"{VIDEO}turn one, {draft}"
     first = request(chat(question), video=clips.other)
+    said = servers.alone.generate(**first)["text"]
     for server in (servers.alone, getattr(servers, draft)):
         server.post("/flush_cache", {}).raise_for_status()
-    said = servers.alone.generate(**first)["text"]
     second = request(chat(question, said, "and then?"), video=clips.other)
     alone, lvspec = (
         [server.generate(**payload) for payload in (first, second)]
