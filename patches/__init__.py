@@ -4,15 +4,16 @@
 the processes of a server that asked for the algorithm.
 """
 
-from lvspec_sglang.patches import pin_memory, slot_writer, video_decoder
+from lvspec_sglang.patches import llava_dtype, llava_verify, pin_memory, slot_writer, video_decoder
 from lvspec_sglang.patches.base import Patch
 
 CPU_PLATFORM: tuple[Patch, ...] = (
+    *llava_dtype.PATCHES,
     *pin_memory.PATCHES,
     *slot_writer.PATCHES,
     *video_decoder.PATCHES,
 )
-LVSPEC: tuple[Patch, ...] = (*video_decoder.PATCHES,)
+LVSPEC: tuple[Patch, ...] = (*llava_verify.PATCHES, *video_decoder.PATCHES)
 
 _applied: set[str] = set()
 
