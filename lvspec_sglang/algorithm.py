@@ -7,7 +7,6 @@ from sglang.srt.speculative.spec_registry import CustomSpecAlgo
 
 from lvspec_sglang import patches
 from lvspec_sglang.host import version_problem
-from lvspec_sglang.pairing import check_pair, check_tokenizers
 from lvspec_sglang.refusals import check_server_args
 
 NAME = "LVSPEC"
@@ -60,6 +59,8 @@ def validate_server_args(server_args: Any) -> None:
         ValueError: an argument or a pair of checkpoints that LVSPEC cannot work with.
     """
     from sglang.srt.utils.hf_transformers_utils import get_config, get_tokenizer
+
+    from lvspec_sglang.pairing import check_pair, check_tokenizers
 
     problem = version_problem()
     if problem is not None:

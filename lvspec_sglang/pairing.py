@@ -5,7 +5,16 @@ from typing import Any
 from lvspec_sglang.draft.vision import FAMILIES
 
 VISION_FIELDS = ("patch_size", "spatial_merge_size", "temporal_patch_size")
-TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+LAYOUT_FIELDS = (
+    "image_token_id",
+    "video_token_id",
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "image_token_index",
+    "mm_patch_merge_type",
+    "image_aspect_ratio",
+    "image_grid_pinpoints",
+)
 
 
 def check_pair(target: Any, draft: Any, target_path: str, draft_path: str) -> None:
@@ -38,7 +47,7 @@ def check_pair(target: Any, draft: Any, target_path: str, draft_path: str) -> No
             f"The draft {draft_path} is a {_architecture(draft)}, the target {target_path} a "
             f"{_architecture(target)}: choose a smaller checkpoint of the target's family."
         )
-    for where, fields in (("vision_config", VISION_FIELDS), (None, TOKEN_FIELDS)):
+    for where, fields in (("vision_config", VISION_FIELDS), (None, LAYOUT_FIELDS)):
         for field in fields:
             have, want = (
                 getattr(getattr(config, where) if where else config, field, None)

@@ -77,6 +77,11 @@ def test_a_pair_of_one_family_is_fine() -> None:
         (config(), config("Qwen2VLForConditionalGeneration"), "of the target's family"),
         (config(video_token_id=7), config(video_token_id=8), "video_token_id 8, the target T 7"),
         (
+            config("LlavaQwenForCausalLM", image_grid_pinpoints=[[1, 1]]),
+            config("LlavaQwenForCausalLM", image_grid_pinpoints=[[2, 2]]),
+            "image_grid_pinpoints",
+        ),
+        (
             config(text_config=SimpleNamespace(use_sliding_window=True)),
             config(),
             "sliding-window",
