@@ -1,4 +1,4 @@
-"""Run by test_engine.py: ``sglang.Engine`` with LVSPEC on a list of payloads, overlap scheduling on.
+"""Run by test_engine.py: ``sglang.Engine`` with LVSPEC on payloads, overlap scheduling on.
 
 On the CPU LVSPEC turns overlap off, as its arithmetic is synchronous. Turned on here, the relay of
 bonus tokens, the late results and the grammar barrier take the path they take on a GPU.
