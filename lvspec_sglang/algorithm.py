@@ -5,7 +5,8 @@ from typing import Any
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.speculative.spec_registry import CustomSpecAlgo
 
-from lvspec_sglang import patches
+from lvspec_sglang import patches, platform
+from lvspec_sglang.config import server_config
 from lvspec_sglang.host import version_problem
 from lvspec_sglang.refusals import check_server_args
 
@@ -56,7 +57,8 @@ def validate_server_args(server_args: Any) -> None:
 
     Raises:
         RuntimeError: another SGLang release, or a host function a patch does not fit.
-        ValueError: an argument or a pair of checkpoints that LVSPEC cannot work with.
+        ValueError: an argument, a configuration or a pair of checkpoints that LVSPEC cannot work
+            with.
     """
     from sglang.srt.utils.hf_transformers_utils import get_config, get_tokenizer
 
@@ -76,7 +78,8 @@ def validate_server_args(server_args: Any) -> None:
             target,
             draft,
         )
-    patches.apply(patches.LVSPEC)
+    server_config()
+    patches.apply((*patches.LVSPEC, *(patches.CPU_PLATFORM if platform.applies() else ())))
 
 
 def create_worker(server_args: Any) -> type:

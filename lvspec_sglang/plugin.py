@@ -1,8 +1,8 @@
 """The door: what SGLang calls when it loads its plugins, in every process it starts.
 
 SGLang only logs a plugin that fails, so nothing here fails by itself: what is wrong is said when
-LVSPEC is asked for. Without that, an installed lvspec_sglang changes nothing on a machine with an
-accelerator.
+LVSPEC is asked for. Without that, an installed lvspec_sglang adds one flag to the command line and
+changes nothing else on a machine with an accelerator.
 """
 
 from lvspec_sglang import platform
@@ -20,5 +20,6 @@ def register() -> None:
         validate_server_args=algorithm.validate_server_args,
         spec_class=algorithm.LVSpecAlgorithm,
     )(algorithm.create_worker)
+    patches.register(patches.ALWAYS)
     if platform.applies():
-        patches.apply(patches.CPU_PLATFORM)
+        patches.register(patches.CPU_PLATFORM)

@@ -1,10 +1,18 @@
 """Changes of the host, one file each, applied through SGLang's hook registry.
 
 ``CPU_PLATFORM`` is applied in every process of a machine on the CPU platform; ``LVSPEC`` only in
-the processes of a server that asked for the algorithm.
+the processes of a server that asked for the algorithm; ``ALWAYS`` adds a flag that nobody must use.
 """
 
-from lvspec_sglang.patches import llava_dtype, llava_verify, pin_memory, slot_writer, video_decoder
+from lvspec_sglang.patches import (
+    config_flag,
+    llava_dtype,
+    llava_verify,
+    pin_memory,
+    request_policy,
+    slot_writer,
+    video_decoder,
+)
 from lvspec_sglang.patches.base import Patch
 
 CPU_PLATFORM: tuple[Patch, ...] = (
@@ -13,19 +21,22 @@ CPU_PLATFORM: tuple[Patch, ...] = (
     *slot_writer.PATCHES,
     *video_decoder.PATCHES,
 )
-LVSPEC: tuple[Patch, ...] = (*llava_verify.PATCHES, *video_decoder.PATCHES)
+LVSPEC: tuple[Patch, ...] = (
+    *llava_verify.PATCHES,
+    *request_policy.PATCHES,
+    *video_decoder.PATCHES,
+)
+ALWAYS: tuple[Patch, ...] = (*config_flag.PATCHES,)
 
 _applied: set[str] = set()
 
 
-def apply(patches: tuple[Patch, ...]) -> None:
-    """Apply ``patches`` in this process, each once.
+def register(patches: tuple[Patch, ...]) -> None:
+    """Register ``patches`` in this process, each once, for SGLang to apply with other plugins'.
 
     Raises:
         RuntimeError: a host function is missing or takes other parameters than expected.
     """
-    from sglang.srt.plugins.hook_registry import HookRegistry
-
     fresh = [patch for patch in patches if patch.target not in _applied]
     mismatches = [text for patch in fresh if (text := patch.mismatch())]
     if mismatches:
@@ -33,6 +44,17 @@ def apply(patches: tuple[Patch, ...]) -> None:
     for patch in fresh:
         patch.install()
         _applied.add(patch.target)
+
+
+def apply(patches: tuple[Patch, ...]) -> None:
+    """Register ``patches`` and apply them now: all plugins have been loaded.
+
+    Raises:
+        RuntimeError: as ``register``.
+    """
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    register(patches)
     HookRegistry.apply_hooks()
 
 
