@@ -58,6 +58,7 @@ class LVSpecWorker(BaseSpecWorker):
         self.steps = get_spec().speculative_num_steps
         self.width = self.steps + 1
         self.offsets = torch.arange(self.width, device=self.device)
+        self.accept = _accept_on(torch.device(self.device).type, self.steps)
         self._draft_worker = DraftModel(
             server_args=server_args,
             gpu_id=gpu_id,
@@ -228,7 +229,7 @@ class LVSpecWorker(BaseSpecWorker):
         if relaxed:
             entropy = any(relax.rule == "fly" for relax in relaxed)
             evidence = self.relaxation.evidence(rows, drafted, target, logits, entropy)
-        verdict = self._agree(accept(drafted, target, self.relaxation.policy(rows), evidence))
+        verdict = self._agree(self.accept(drafted, target, self.relaxation.policy(rows), evidence))
         new_seq_lens = seq_lens + verdict.accept_lens
         publish(new_seq_lens)
         self.draft.view.settle(rows, drafted, verdict.accept_lens)
@@ -288,3 +289,13 @@ class LVSpecWorker(BaseSpecWorker):
             for tensor in verdict:
                 group.broadcast(tensor, src=0)
         return verdict
+
+
+def _accept_on(device: str, steps: int) -> Callable[..., Verdict]:
+    """The accept rule as one kernel where there is a GPU, else its torch reference."""
+    if device == "cuda":
+        from lvspec_sglang.verify.kernel import MAX_STEPS, accept_triton
+
+        if steps <= MAX_STEPS:
+            return accept_triton
+    return accept
