@@ -68,6 +68,7 @@ def validate_server_args(server_args: Any) -> None:
     if problem is not None:
         raise RuntimeError(problem)
     check_server_args(server_args)
+    server_config()
     target, draft = server_args.model_path, server_args.speculative_draft_model_path
     trust = server_args.trust_remote_code
     check_pair(get_config(target, trust), get_config(draft, trust), target, draft)
@@ -78,7 +79,6 @@ def validate_server_args(server_args: Any) -> None:
             target,
             draft,
         )
-    server_config()
     patches.apply((*patches.LVSPEC, *(patches.CPU_PLATFORM if platform.applies() else ())))
 
 

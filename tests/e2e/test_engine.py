@@ -37,11 +37,23 @@ def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
     assert result["ids"] == [answer(servers.alone, payload)["ids"][0] for payload in payloads]
 
 
-def test_a_wrong_start_says_what_to_type(checkpoints: dict[str, Path]) -> None:
-    server = LocalServer(checkpoints["target"], "--speculative-algorithm", "LVSPEC")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "add --speculative-draft-model-path PATH"),
+        (["--lvspec-config", '{"preset": "quick"}'], "preset 'quick': one of strict, paper"),
+    ],
+)
+def test_a_wrong_start_says_what_to_type(
+    checkpoints: dict[str, Path], arguments: list[str], said: str
+) -> None:
+    draft = ["--speculative-draft-model-path", str(checkpoints["near"])] if arguments else []
+    server = LocalServer(
+        checkpoints["target"], "--speculative-algorithm", "LVSPEC", *draft, *arguments
+    )
     server.start()
     try:
-        with pytest.raises(ServerFailed, match="add --speculative-draft-model-path PATH"):
+        with pytest.raises(ServerFailed, match=said):
             server.wait_ready()
     finally:
         server.stop()

@@ -1,14 +1,25 @@
 """Each patch: the failure without it, the success with it."""
 
+import argparse
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from sglang.srt.mem_cache import allocation
+from sglang.srt.sampling.sampling_params import SamplingParams
+from sglang.srt.server_args import ServerArgs
 from sglang.srt.utils import video_decoder as host_decoder
 
 from lvspec_sglang.clips import moving_square, write_clip
-from lvspec_sglang.patches import pin_memory, slot_writer, video_decoder
+from lvspec_sglang.config import CONFIG_ENV
+from lvspec_sglang.patches import (
+    config_flag,
+    pin_memory,
+    request_policy,
+    slot_writer,
+    video_decoder,
+)
 
 pytestmark = pytest.mark.skipif(
     torch.accelerator.is_available(), reason="the failures mended here are those of a CPU machine"
@@ -65,3 +76,25 @@ def test_a_damaged_video_is_a_value_error_only_with_the_patch(
         damaged(None, [0])
     with pytest.raises(ValueError, match="Could not decode video: decoder: invalid data"):
         video_decoder.sample_frames(damaged, None, [0])
+
+
+def test_a_misspelt_key_passes_the_host_and_not_the_patch() -> None:
+    params = SamplingParams(custom_params={"lvspec": {"losse_ratio": 0.5}})
+    params.verify(100)
+    with pytest.raises(ValueError, match="unknown lvspec key 'losse_ratio'"):
+        request_policy.check_relaxation(None, params, 100)
+    request_policy.check_relaxation(None, SamplingParams(), 100)
+
+
+def test_the_flag_is_unknown_without_the_patch_and_exported_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(CONFIG_ENV, "before")
+    given = ["--lvspec-config", "{}"]
+    plain = argparse.ArgumentParser(exit_on_error=False)
+    assert plain.parse_known_args(given)[1] == given
+    config_flag.add_flag(None, plain)
+    config_flag.export_flag(None, ServerArgs, plain.parse_args([]))
+    assert os.environ[CONFIG_ENV] == "before"
+    config_flag.export_flag(None, ServerArgs, plain.parse_args(given))
+    assert os.environ[CONFIG_ENV] == "{}"
