@@ -83,7 +83,9 @@ def _action(scene: Scene, thing: Thing, habit: Habit, spot: str) -> str:
         if thing.act == "leave":
             tail = say("leave.tail", ("", " from view", " from the scene", " for good"), key)
             return f"{link} {when} {verb}{tail}"
-        tail = say("turn.tail", ("", " on the spot", " without a move", " in place"), thing.new_color)
+        tail = say(
+            "turn.tail", ("", " on the spot", " without a move", " in place"), thing.new_color
+        )
         return f"{link} {when} {verb} {thing.new_color}{tail}"
     how = say("how", ADVERBS, thing.color + spot)
     heading = scene.direction(thing)
@@ -115,10 +117,14 @@ def _order(scene: Scene, habit: Habit, before: str) -> str:
     if len(nouns) == 1:
         only = say("order.only", (" the only event is", " the one event is", " we only see"), lead)
         return f"{lead},{only} the {nouns[0]}."
-    text = lead + say("order.one", (", first comes", ", it starts with", ", first there is"), before)
+    text = lead + say(
+        "order.one", (", first comes", ", it starts with", ", first there is"), before
+    )
     text += f" the {nouns[0]}"
     text += say("order.two", (", then", ", next", " and then", " and next"), before + nouns[0])
-    text += say("order.two.verb", (" comes", " we see", " follows", ""), nouns[0]) + f" the {nouns[1]}"
+    text += (
+        say("order.two.verb", (" comes", " we see", " follows", ""), nouns[0]) + f" the {nouns[1]}"
+    )
     if len(nouns) == 3:
         third = (", and last", ", and finally", ", then at last", " and lastly")
         text += say("order.three", third, nouns[0] + nouns[1]) + f" the {nouns[2]}"

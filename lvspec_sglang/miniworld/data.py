@@ -18,14 +18,12 @@ from lvspec_sglang.miniworld.model import MERGE, PATCH
 from lvspec_sglang.miniworld.net import GRID, VIDEO_TOKENS
 from lvspec_sglang.miniworld.questions import questions
 from lvspec_sglang.miniworld.render import render
-from lvspec_sglang.miniworld.scene import GROUPS, SAMPLED, Scene, make_scene
+from lvspec_sglang.miniworld.scene import GROUPS, HELD_OUT, SAMPLED, Scene, make_scene
 from lvspec_sglang.miniworld.tokenizer import SYSTEM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-HELD_OUT = 10**9
-"""Seeds from here on are for evaluation only; training stays below."""
 TEXT_TOKENS = 320
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -111,9 +109,7 @@ class Sampler:
         rows = [self._row((first + i) % HELD_OUT) for i in range(self.batch)]
         columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
         pixels, ids, positions, segments, labels, weights, cells = columns
-        return Batch(
-            pixels, ids, positions.transpose(0, 1), segments, labels, weights, cells
-        )
+        return Batch(pixels, ids, positions.transpose(0, 1), segments, labels, weights, cells)
 
     def _row(self, seed: int) -> tuple[np.ndarray, ...]:
         scene = make_scene(seed)

@@ -31,14 +31,15 @@ WORD_FACT: dict[str, tuple[str, str]] = {
     **{word: ("row", word) for word in ROWS},
     **{word: ("column", word) for word in COLUMNS},
     **{word: ("direction", word) for word in DIRECTIONS.values()},
-    **{word: ("count", word) for word in COUNTS},
+    **{word: ("count", word) for word in COUNTS if word != "one"},
     **{word: ("event", word) for word in EVENT_NOUNS.values()},
     **{verb: ("act", act) for act, verbs in ACT_VERBS.items() for verb in verbs},
     **{word: ("order", word) for word in ("before", "after")},
-    **{word: ("negation", "no") for word in ("no", "none", "nothing", "gone")},
-    **{word: ("negation", "yes") for word in ("yes",)},
+    **dict.fromkeys(("no", "none", "nothing", "gone"), ("negation", "no")),
+    **dict.fromkeys(("yes",), ("negation", "yes")),
 }
-"""Lower-case word to (kind of fact, value). Words that are not here are filler."""
+"""Lower-case word to (kind of fact, value). Words that are not here are filler, and so is "one",
+which mostly stands for an article."""
 
 
 def fact_of(word: str) -> tuple[str, str] | None:

@@ -1,16 +1,11 @@
-"""The two sizes of model as transformers configurations, and their checkpoints on disk."""
+"""The two sizes of model, as transformers configurations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lvspec_sglang.miniworld.render import HEIGHT, WIDTH
-from lvspec_sglang.miniworld.tokenizer import CHAT_TEMPLATE
-
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig
 
 PATCH = 14
@@ -35,7 +30,7 @@ class Size:
     vision_mlp: int = 256
 
 
-SIZES = {"target": Size(layers=14), "draft": Size(layers=2)}
+MODEL_SIZES = {"target": Size(layers=14), "draft": Size(layers=2)}
 
 
 def padded_vocab(tokenizer: PreTrainedTokenizerFast) -> int:
@@ -85,43 +80,20 @@ def make_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLCon
         "window_size": 112,
         "fullatt_block_indexes": list(range(size.vision_layers)),
     }
-    return Qwen2_5_VLConfig(
-        text_config=text, vision_config=vision, tie_word_embeddings=True, **ids
+    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+
+
+def size_of(config: Qwen2_5_VLConfig) -> Size:
+    """The size that `make_config` made a configuration of."""
+    text, vision = config.text_config, config.vision_config
+    return Size(
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads,
+        mlp=text.intermediate_size,
+        vision_layers=vision.depth,
+        vision_hidden=vision.hidden_size,
+        vision_heads=vision.num_heads,
+        vision_mlp=vision.intermediate_size,
     )
-
-
-def save_checkpoint(
-    directory: Path,
-    weights: dict[str, torch.Tensor],
-    size: Size,
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    """Write a bf16 checkpoint that transformers and SGLang load like any Qwen2.5-VL.
-
-    `weights` has the parameter names of Qwen2_5_VLForConditionalGeneration, without lm_head.
-    """
-    import torch
-    from transformers import (
-        GenerationConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
-
-    model = Qwen2_5_VLForConditionalGeneration(make_config(size, tokenizer)).to(torch.bfloat16)
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"weights do not fit size {size}: {missing=}, {unexpected=}")
-    model.tie_weights()
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
-    )
-    model.save_pretrained(directory)
-    pixels = {"shortest_edge": 4 * 28 * 28, "longest_edge": WIDTH * HEIGHT + 64}
-    Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=pixels),
-        video_processor=Qwen2VLVideoProcessor(size=pixels, cap_pixels_per_frame=False),
-        tokenizer=tokenizer,
-        chat_template=CHAT_TEMPLATE,
-    ).save_pretrained(directory)

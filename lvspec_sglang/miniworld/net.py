@@ -150,22 +150,23 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(size.hidden, self.kv_heads * self.head_dim)
         self.o_proj = nn.Linear(size.hidden, size.hidden, bias=False)
 
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, heads, S, D] and keys and values [B, kv_heads, S, D], rotated."""
+        b, s, _ = x.shape
+        q = self.q_proj(x).view(b, s, self.heads, self.head_dim).transpose(1, 2)
+        k = self.k_proj(x).view(b, s, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v_proj(x).view(b, s, self.kv_heads, self.head_dim).transpose(1, 2)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor, prefix: int) -> Tensor:
-        b, s, w = x.shape
-
-        def split(y: Tensor, heads: int) -> Tensor:
-            return y.view(b, s, heads, self.head_dim).transpose(1, 2)
-
-        q = rotate(split(self.q_proj(x), self.heads), cos, sin)
-        k = rotate(split(self.k_proj(x), self.kv_heads), cos, sin)
-        v = split(self.v_proj(x), self.kv_heads)
+        q, k, v = self.project(x, cos, sin)
         share = self.heads // self.kv_heads
         k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
         video = attend(
             q[:, :, :prefix], k[:, :, :prefix], v[:, :, :prefix], bias[:1, :, :prefix, :prefix]
         )
         text = attend(q[:, :, prefix:], k, v, bias[:, :, prefix:])
-        return self.o_proj(torch.cat((video, text), 2).transpose(1, 2).reshape(b, s, w))
+        return self.o_proj(torch.cat((video, text), 2).transpose(1, 2).flatten(2))
 
 
 class Layer(nn.Module):
@@ -204,13 +205,13 @@ class MiniVL(nn.Module):
                 nn.init.zeros_(weight)
 
     def forward(
-        self, video: Tensor, ids: Tensor, positions: Tensor, segments: Tensor, prefix: int
+        self, video: Tensor, ids: Tensor, positions: Tensor, bias: Tensor, prefix: int
     ) -> Tensor:
         """Logits [B, S - prefix, vocab] of the text after the prefix.
 
-        video: tower output [B, VIDEO_TOKENS, hidden]; ids, segments: [B, S]; positions: [3, B, S].
-        The first `prefix` tokens end with the video's closing token. A text token sees the prefix
-        and the earlier tokens of its own segment.
+        video: tower output [B, VIDEO_TOKENS, hidden]; ids: [B, S]; positions: [3, B, S]; bias:
+        [B, 1, S, S], added to the attention scores. The first `prefix` tokens end with the video's
+        closing token, and see nothing after them.
         """
         lm = self.language_model
         x = lm.embed_tokens(ids)
@@ -218,7 +219,7 @@ class MiniVL(nn.Module):
         x = torch.cat([x[:, :start], video.to(x.dtype), x[:, prefix - 1 :]], 1)
         x = x.to(video.dtype)
         cos, sin = text_rope(positions, self.size.hidden // self.size.heads)
-        bias = segment_bias(segments, prefix, x.dtype)
+        bias = bias.to(x.dtype)
         for layer in lm.layers:
             x = layer(x, cos, sin, bias, prefix)
         return F.linear(lm.norm(x[:, prefix:]), lm.embed_tokens.weight)
@@ -226,22 +227,21 @@ class MiniVL(nn.Module):
 
 def text_rope(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
     """M-RoPE tables [B, 1, S, head_dim] for positions [3, B, S]."""
-    inverse = 1e6 ** -(
-        torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-    )
+    inverse = 1e6 ** -(torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
     angles = positions[..., None].float() * inverse
     parts = [angles[axis] for axis in range(3)]
-    chosen = torch.cat(
-        [part.split(MROPE_SECTION, -1)[axis] for axis, part in enumerate(parts)], -1
-    )
+    chosen = torch.cat([part.split(MROPE_SECTION, -1)[axis] for axis, part in enumerate(parts)], -1)
     chosen = torch.cat([chosen, chosen], -1)[:, None]
     return chosen.cos(), chosen.sin()
 
 
-def segment_bias(segments: Tensor, prefix: int, dtype: torch.dtype) -> Tensor:
-    """Attention bias [B, 1, S, S]: causal, and between text tokens only within a segment."""
+def segment_bias(segments: Tensor, prefix: int) -> Tensor:
+    """Attention bias [B, 1, S, S] of segment numbers [B, S].
+
+    Causal, and a text token sees the prefix and the earlier tokens of its own segment only.
+    """
     length = segments.shape[1]
     index = torch.arange(length, device=segments.device)
     seen = (index[None] < prefix) | (segments[:, :, None] == segments[:, None, :])
     seen = seen & (index[None, :] <= index[:, None])
-    return torch.where(seen, 0.0, -1e4).to(dtype)[:, None]
+    return torch.where(seen, 0.0, -1e4)[:, None]

@@ -14,7 +14,12 @@ BACKDROPS = ("white", "gray", "black", "pink")
 COUNTS = ("zero", "one", "two", "three", "four")
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
-DIRECTIONS = {("x", 1): "rightward", ("x", -1): "leftward", ("y", 1): "downward", ("y", -1): "upward"}
+DIRECTIONS = {
+    ("x", 1): "rightward",
+    ("x", -1): "leftward",
+    ("y", 1): "downward",
+    ("y", -1): "upward",
+}
 ACTS = ("still", "move", "bounce", "turn", "appear", "leave", "overtake")
 EVENT_NOUNS = {
     "bounce": "bounce",
@@ -30,6 +35,8 @@ SECONDS = FRAMES / FPS
 SAMPLED = (0, 4, 8, 12, 16, 21, 25, 29, 33, 38, 42, 46, 50, 55)
 """Frame indices a Qwen2.5-VL server samples from such a clip at 2 fps (numpy linspace to int)."""
 GROUPS = len(SAMPLED) // 2
+HELD_OUT = 10**9
+"""Seeds from here on are for evaluation only; training stays below."""
 
 SLOTS = (1 / 6, 1 / 2, 5 / 6)
 WALL_MARGIN = 0.12

@@ -47,7 +47,7 @@ CHAT_TEMPLATE = (
 
 
 def corpus(clips: int = 4000) -> list[str]:
-    """Text to train the vocabulary on: captions and questions of scenes, each word several times."""
+    """Text to train the vocabulary on: captions and questions of scenes."""
     lines = [SYSTEM, "system\n", "user\n", "assistant\n"] * 50 + list(CAPTION_PROMPTS) * 50
     for seed in range(clips):
         scene = make_scene(seed)
@@ -59,7 +59,7 @@ def corpus(clips: int = 4000) -> list[str]:
 
 
 def train_tokenizer(vocab_size: int = VOCAB_SIZE) -> PreTrainedTokenizerFast:
-    """The tokenizer; every word of the language becomes one token, any other text falls to bytes."""
+    """The tokenizer; each word of the language becomes one token, any other text falls to bytes."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""The trainer: a deterministic loop that can stop, resume, and grow a shallow model into a deep one."""
+"""The trainer: a deterministic loop that can stop and resume, and growth from shallow to deep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lvspec_sglang.miniworld.cells import CLASSES
 from lvspec_sglang.miniworld.data import Batch, Sampler, patchify
 from lvspec_sglang.miniworld.model import Size, padded_vocab
-from lvspec_sglang.miniworld.net import MiniVL
+from lvspec_sglang.miniworld.net import MiniVL, segment_bias
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -67,7 +67,8 @@ class Learner(nn.Module):
         ).mean()
         if not words:
             return video.new_zeros(()), video.new_zeros(()), cells
-        logits = self.net(video, batch.ids, batch.positions, batch.segments, prefix).float()
+        bias = segment_bias(batch.segments, prefix)
+        logits = self.net(video, batch.ids, batch.positions, bias, prefix).float()
         loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
         weights = batch.weights.flatten()
         right = (logits.argmax(-1) == batch.labels)[batch.weights > 1].float().mean()
@@ -172,7 +173,7 @@ def _batches(sampler: Sampler, first: int, last: int, workers: int) -> Any:
     """(step, batch) pairs, made ahead in other processes where `workers` is not 0."""
     if not workers:
         return ((step, sampler[step]) for step in range(first, last))
-    loader = torch.utils.data.DataLoader(
+    loader: Any = torch.utils.data.DataLoader(
         sampler,  # type: ignore[arg-type]
         batch_size=None,
         sampler=range(first, last),
