@@ -25,7 +25,7 @@ CONDITIONS = ("true", "shuffled", "blank", "swapped")
 
 @dataclass
 class HeldOut:
-    """Clips never trained on: truth lines, and pixels out of mp4 files, uint8 [N, frames, H, W, 3]."""
+    """Clips never trained on: truth lines, and pixels uint8 [N, frames, H, W, 3] from mp4 files."""
 
     truth: list[dict[str, Any]]
     pixels: Tensor
