@@ -20,6 +20,7 @@ from lvspec_sglang.miniworld.questions import questions
 from lvspec_sglang.miniworld.render import render
 from lvspec_sglang.miniworld.scene import GROUPS, HELD_OUT, SAMPLED, Scene, make_scene
 from lvspec_sglang.miniworld.tokenizer import SYSTEM
+from lvspec_sglang.miniworld.tracks import track_labels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -35,7 +36,7 @@ class Batch:
 
     pixels: uint8 [B, frames, H, W, 3]; ids, segments: [B, S]; positions: [3, B, S];
     labels, weights: [B, TEXT_TOKENS], the token that follows each text token, and what it counts;
-    cells: uint8 [B, VIDEO_TOKENS, kinds].
+    cells, tracks: uint8 [B, VIDEO_TOKENS, kinds].
     """
 
     pixels: Tensor
@@ -45,6 +46,7 @@ class Batch:
     labels: Tensor
     weights: Tensor
     cells: Tensor
+    tracks: Tensor
 
     def to(self, device: str) -> Batch:
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
@@ -108,8 +110,8 @@ class Sampler:
         first = (self.seed * 10_000_019 + step * self.batch) % HELD_OUT
         rows = [self._row((first + i) % HELD_OUT) for i in range(self.batch)]
         columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
-        pixels, ids, positions, segments, labels, weights, cells = columns
-        return Batch(pixels, ids, positions.transpose(0, 1), segments, labels, weights, cells)
+        pixels, ids, positions, *rest = columns
+        return Batch(pixels, ids, positions.transpose(0, 1), *rest)
 
     def _row(self, seed: int) -> tuple[np.ndarray, ...]:
         scene = make_scene(seed)
@@ -119,6 +121,7 @@ class Sampler:
             noisy(render(scene, SAMPLED), seed),
             *self._chat(self._turns(scene, habit, rng), rng.random() < 0.3),
             cell_labels(scene),
+            track_labels(scene),
         )
 
     def _turns(self, scene: Scene, habit: Habit, rng: random.Random) -> list[tuple[str, str]]:

@@ -205,13 +205,20 @@ class MiniVL(nn.Module):
                 nn.init.zeros_(weight)
 
     def forward(
-        self, video: Tensor, ids: Tensor, positions: Tensor, bias: Tensor, prefix: int
+        self,
+        video: Tensor,
+        ids: Tensor,
+        positions: Tensor,
+        bias: Tensor,
+        prefix: int,
+        halfway: list[Tensor] | None = None,
     ) -> Tensor:
         """Logits [B, S - prefix, vocab] of the text after the prefix.
 
         video: tower output [B, VIDEO_TOKENS, hidden]; ids: [B, S]; positions: [3, B, S]; bias:
         [B, 1, S, S], added to the attention scores. The first `prefix` tokens end with the video's
-        closing token, and see nothing after them.
+        closing token, and see nothing after them. A list given as `halfway` receives the video
+        tokens' hidden states [B, VIDEO_TOKENS, hidden] after half of the layers.
         """
         lm = self.language_model
         x = lm.embed_tokens(ids)
@@ -220,8 +227,10 @@ class MiniVL(nn.Module):
         x = x.to(video.dtype)
         cos, sin = text_rope(positions, self.size.hidden // self.size.heads)
         bias = bias.to(x.dtype)
-        for layer in lm.layers:
+        for number, layer in enumerate(lm.layers):
             x = layer(x, cos, sin, bias, prefix)
+            if halfway is not None and number == (self.size.layers - 1) // 2:
+                halfway.append(x[:, start : prefix - 1])
         return F.linear(lm.norm(x[:, prefix:]), lm.embed_tokens.weight)
 
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvspec_sglang.miniworld.cells import CLASSES
+from lvspec_sglang.miniworld import cells, tracks
 from lvspec_sglang.miniworld.data import Batch, Sampler, patchify
 from lvspec_sglang.miniworld.model import Size, padded_vocab
 from lvspec_sglang.miniworld.net import MiniVL, segment_bias
@@ -27,7 +27,8 @@ class Stage:
     """One stretch of training: what is learnt, for how long, and how fast.
 
     The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay`
-    share of the steps. `cells` weighs the tower's own task; with `words` 0 it is the only one.
+    share of the steps. `cells` weighs the tower's own task, the only one where `words` is 0, and
+    `tracks` the language model's; `facts` is what a token that states a fact counts for.
     """
 
     steps: int
@@ -37,6 +38,8 @@ class Stage:
     decay: float = 0.0
     words: float = 1.0
     cells: float = 0.2
+    tracks: float = 0.0
+    facts: float = 2.0
     stray: float = 0.06
     habits: tuple[str, ...] = ("target", "draft")
     seed: int = 1
@@ -47,32 +50,52 @@ class Stage:
         return min(1.0, (step + 1) / max(1, self.warmup), max(falling, 0.0))
 
 
+class Losses(NamedTuple):
+    """Losses of the tower's task, the language model's task and the words; facts' share right."""
+
+    cells: Tensor
+    tracks: Tensor = torch.zeros(())
+    words: Tensor = torch.zeros(())
+    facts_right: Tensor = torch.zeros(())
+
+
+def classify(logits: Tensor, labels: Tensor, classes: dict[str, int]) -> Tensor:
+    """Mean cross-entropy of several classifications that share one output [B, N, classes]."""
+    heads = logits.float().split(list(classes.values()), -1)
+    return torch.stack(
+        [
+            F.cross_entropy(head.flatten(0, 1), labels[..., kind].flatten().long())
+            for kind, head in enumerate(heads)
+        ]
+    ).mean()
+
+
 class Learner(nn.Module):
-    """The model with the tower's classifier, which is thrown away after training."""
+    """The model with classifiers on its video tokens, which are thrown away after training."""
 
     def __init__(self, size: Size, vocab: int) -> None:
         super().__init__()
         self.net = MiniVL(size, vocab)
-        self.cells = nn.Linear(size.hidden, sum(CLASSES.values()))
+        self.cells = nn.Linear(size.hidden, sum(cells.CLASSES.values()))
+        self.tracks = nn.Linear(size.hidden, sum(tracks.CLASSES.values()))
 
-    def losses(self, batch: Batch, prefix: int, words: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighted loss of the words, their share got right, and loss of the cell labels."""
+    def losses(self, batch: Batch, prefix: int, words: bool = True) -> Losses:
+        """All losses of a batch; with `words` False those of the tower alone."""
         video = self.net.visual(patchify(batch.pixels))
-        heads = self.cells(video).float().split(list(CLASSES.values()), -1)
-        cells = torch.stack(
-            [
-                F.cross_entropy(head.flatten(0, 1), batch.cells[..., kind].flatten().long())
-                for kind, head in enumerate(heads)
-            ]
-        ).mean()
+        shown = classify(self.cells(video), batch.cells, cells.CLASSES)
         if not words:
-            return video.new_zeros(()), video.new_zeros(()), cells
+            return Losses(shown)
         bias = segment_bias(batch.segments, prefix)
-        logits = self.net(video, batch.ids, batch.positions, bias, prefix).float()
+        halfway: list[Tensor] = []
+        logits = self.net(video, batch.ids, batch.positions, bias, prefix, halfway).float()
         loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
         weights = batch.weights.flatten()
-        right = (logits.argmax(-1) == batch.labels)[batch.weights > 1].float().mean()
-        return (loss * weights).sum() / weights.sum(), right, cells
+        return Losses(
+            shown,
+            classify(self.tracks(halfway[0]), batch.tracks, tracks.CLASSES),
+            (loss * weights).sum() / weights.sum(),
+            (logits.argmax(-1) == batch.labels)[batch.weights > 1].float().mean(),
+        )
 
 
 def make_optimizers(learner: Learner, rate: float) -> list[torch.optim.Optimizer]:
@@ -107,7 +130,7 @@ def grow(weights: dict[str, Tensor], size: Size, vocab: int, seed: int) -> dict[
     home = {round((i + 0.5) * size.layers / old - 0.5): i for i in range(old)}
     for name in fresh:
         if not name.startswith(head):
-            fresh[name] = weights[name]
+            fresh[name] = weights.get(name, fresh[name])
             continue
         layer, rest = name[len(head) :].split(".", 1)
         if int(layer) in home:
@@ -141,7 +164,7 @@ def train(
     done = _load(run, stage, learner, optimizers, device)
     if workers:
         _compile(learner)
-    sampler = Sampler(tokenizer, stage.habits, stage.batch, stage.seed, stage.stray)
+    sampler = Sampler(tokenizer, stage.habits, stage.batch, stage.seed, stage.stray, stage.facts)
     clock = time.monotonic()
     for step, batch in _batches(sampler, done, stage.steps, workers):
         share = stage.rate_at(step)
@@ -149,10 +172,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
         with torch.autocast(device.split(":")[0], torch.bfloat16):
-            words, right, cells = learner.losses(
-                batch.to(device), sampler.prompter.prefix, stage.words > 0
-            )
-        (stage.words * words + stage.cells * cells).backward()
+            loss = learner.losses(batch.to(device), sampler.prompter.prefix, stage.words > 0)
+        total = stage.words * loss.words + stage.cells * loss.cells + stage.tracks * loss.tracks
+        total.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -161,8 +183,9 @@ def train(
             rate_now = 20 * stage.batch / (time.monotonic() - clock)
             clock = time.monotonic()
             log(
-                f"step {step + 1}/{stage.steps}  loss {words.item():.4f}  facts {right.item():.3f}"
-                f"  cells {cells.item():.4f}  {rate_now:.1f} clips/s"
+                f"step {step + 1}/{stage.steps}  words {loss.words.item():.4f}"
+                f"  facts {loss.facts_right.item():.3f}  cells {loss.cells.item():.4f}"
+                f"  tracks {loss.tracks.item():.4f}  {rate_now:.1f} clips/s"
             )
         if (step + 1) % save_every == 0 or step + 1 == stage.steps:
             _save(run, stage, step + 1, learner, optimizers)

@@ -62,7 +62,7 @@ def test_a_grown_model_computes_the_same(tiny: Size, tokenizer: PreTrainedTokeni
     deep = Learner(Size(**(vars(tiny) | {"layers": 5})), vocab)
     deep.load_state_dict(grow(shallow.state_dict(), deep.net.size, vocab, seed=1))
     batch = Sampler(tokenizer, ("target",), 1, 3)[0]
-    losses = [model.losses(batch, 310, True)[0].item() for model in (shallow, deep)]
+    losses = [model.losses(batch, 310).words.item() for model in (shallow, deep)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     with pytest.raises(ValueError, match="at least as deep"):
         grow(deep.state_dict(), tiny, vocab, seed=1)
@@ -82,7 +82,7 @@ def test_training_never_meets_a_held_out_seed(
 
     def row(self: Sampler, seed: int) -> tuple[np.ndarray, ...]:
         seen.append(seed)
-        return (np.zeros(1),) * 7
+        return (np.zeros(1),) * 8
 
     monkeypatch.setattr(Sampler, "_row", row)
     sampler = Sampler(tokenizer, ("target",), 4, seed=123)
