@@ -1,0 +1,1 @@
+"""Target attention during verification, one file for each host backend."""

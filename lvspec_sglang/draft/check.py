@@ -1,0 +1,77 @@
+"""A debug check: is the draft's KV what a fresh prefill of its whole context would write?
+
+Strict verification hides a stale draft row: the output stays right, only fewer drafts are
+accepted. This check cannot be fooled that way. Set ``LVSPEC_CHECK_DRAFT_KV=1``; it recomputes every
+request's draft context in every round, so it is for tests, on the CPU platform.
+"""
+
+import os
+from typing import Any
+
+import torch
+
+from lvspec_sglang.draft.batches import Segment, extend_batch
+from lvspec_sglang.draft.model import DraftModel
+from lvspec_sglang.draft.vision import rope_positions
+
+CHECK_ENV = "LVSPEC_CHECK_DRAFT_KV"
+TOLERANCE = 1e-3
+
+
+class DraftKVCheck:
+    """Compares the draft's KV pool with a recomputation, for every followed request."""
+
+    def __init__(self, draft: DraftModel) -> None:
+        self.draft = draft
+        pool = draft.model_runner.token_to_kv_pool
+        layers = range(pool.start_layer, pool.start_layer + pool.layer_num)
+        self.buffers = [
+            buffer
+            for layer in layers
+            for buffer in (pool.get_key_buffer(layer), pool.get_value_buffer(layer))
+        ]
+
+    @classmethod
+    def from_env(cls, draft: DraftModel) -> "DraftKVCheck | None":
+        return cls(draft) if os.environ.get(CHECK_ENV) == "1" else None
+
+    @torch.inference_mode()
+    def __call__(self, batch: Any, followed: dict[int, Any]) -> None:
+        """Check the committed context of every followed request of ``batch``.
+
+        Raises:
+            AssertionError: a request's draft KV differs from the recomputed one.
+        """
+        for req, seq_len in zip(batch.reqs, batch.seq_lens.tolist(), strict=True):
+            entry = followed.get(req.kv.req_pool_idx)
+            if entry is not None:
+                self._check(req, entry.prompt, seq_len)
+
+    def _check(self, req: Any, prompt: Any, seq_len: int) -> None:
+        draft, row = self.draft, req.kv.req_pool_idx
+        view = draft.view
+        rows = torch.tensor([row])
+        view.gather(rows, view.width)
+        # A lagging row has no draft KV yet for its last token.
+        length = int(view.lengths(rows, rows.new_tensor([seq_len]))) - int(view.lagging[row])
+        positions = view.kept[row, :length]
+        ids = torch.tensor([*req.origin_input_ids, *req.output_ids])[positions]
+        slots = view.draft_table[row, :length].long()
+        assert bool(view.valid[slots].all()), f"{req.rid}: draft slots not marked as written"
+        saved = [buffer[slots].clone() for buffer in self.buffers]
+        fresh = extend_batch(
+            draft.model_runner,
+            [Segment(row, 0, length)],
+            slots,
+            positions,
+            rope_positions(positions, prompt.mm_inputs, prompt.rope_delta),
+        )
+        draft.forward_embeds(fresh, draft.embedder.embed(ids, positions, prompt.mm_inputs))
+        for buffer, before in zip(self.buffers, saved, strict=True):
+            error = (buffer[slots] - before).abs().amax(dim=(1, 2))
+            buffer[slots] = before
+            worst = int(error.argmax())
+            assert float(error[worst]) < TOLERANCE, (
+                f"{req.rid}: draft KV at position {int(positions[worst])} of {seq_len} is off by "
+                f"{float(error[worst]):.2e} (prompt of {len(prompt.ids)})"
+            )

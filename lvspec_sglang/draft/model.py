@@ -1,0 +1,159 @@
+"""The draft model: a model runner of its own, its prefill on kept tokens, its K-step chain."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from sglang.srt.managers.tp_worker import TpModelWorker
+from sglang.srt.model_executor.forward_context import ForwardContext, forward_context
+from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+
+from lvspec_sglang.draft.batches import Segment, decode_batch, extend_batch, split_segments
+from lvspec_sglang.draft.kv_view import DraftKVView
+from lvspec_sglang.draft.vision import PromptEmbedder, rope_positions
+
+
+class Prompt(NamedTuple):
+    """What the draft must know of a request to (re)build its context in a row.
+
+    Attributes:
+        ids: prompt token ids with pad values on visual tokens, ``[prompt]`` int64, device.
+        kept: prompt positions the draft keeps, ascending, ``[n]`` int64, device.
+        mm_inputs: the host's multimodal inputs, or None.
+        rope_delta: M-RoPE position minus sequence position, after the prompt.
+    """
+
+    ids: torch.Tensor
+    kept: torch.Tensor
+    mm_inputs: Any
+    rope_delta: int
+
+
+class DraftModel(TpModelWorker):
+    """The host's worker of the draft checkpoint, with LVSPEC's two forwards.
+
+    It shares the target's slot ids and owns a request table: ``alloc_memory_pool`` passes no
+    table, so the host builds a private one of the same shape.
+    """
+
+    view: DraftKVView
+    embedder: PromptEmbedder
+
+    @property
+    def draft_runners(self) -> list[Any]:
+        """What the scheduler asks of a draft worker."""
+        return [self.model_runner]
+
+    def attach(self, target_table: torch.Tensor, max_prefill_tokens: int) -> None:
+        """Bind to the target's request table, ``[rows, width]``, once both pools exist."""
+        runner = self.model_runner
+        # It only ever sees plain extends and one-token decodes, so that is what the host
+        # shall size and capture for it.
+        runner.spec_algorithm = SpeculativeAlgorithm.NONE
+        # The chain's first step may run two rows a request.
+        runner.max_running_requests *= 2
+        self.view = DraftKVView(
+            target_table,
+            runner.req_to_token_pool.req_to_token,
+            runner.token_to_kv_pool.get_key_buffer(runner.token_to_kv_pool.start_layer).shape[0],
+        )
+        self.embedder = PromptEmbedder(runner.model)
+        self.max_prefill_tokens = max_prefill_tokens
+
+    def stale_segment(self, row: int, prompt: Prompt) -> Segment:
+        """The kept tokens of ``row`` from the first one without draft KV to the prompt's end."""
+        count = len(prompt.kept)
+        self.view.gather(torch.tensor([row], device=prompt.ids.device), count)
+        return Segment(row, self.view.first_stale(row, count), count)
+
+    @torch.inference_mode()
+    def prefill(self, segments: list[Segment], prompts: dict[int, Prompt]) -> None:
+        """Write the draft's KV of ``segments``; ``prompts`` maps their rows to prompts."""
+        for group in split_segments(segments, self.max_prefill_tokens):
+            parts = [self._prompt_part(segment, prompts[segment.row]) for segment in group]
+            slots, positions, rope, embeds = (
+                torch.cat(tensors, dim=-2 if axis == 3 else -1)
+                for axis, tensors in enumerate(zip(*parts, strict=True))
+            )
+            self.forward_embeds(
+                extend_batch(self.model_runner, group, slots, positions, rope), embeds
+            )
+            self.view.mark_written(slots)
+
+    def _prompt_part(self, segment: Segment, prompt: Prompt) -> tuple[torch.Tensor, ...]:
+        kept = prompt.kept[segment.start : segment.stop]
+        return (
+            self.view.draft_table[segment.row, segment.start : segment.stop].long(),
+            kept,
+            rope_positions(kept, prompt.mm_inputs, prompt.rope_delta),
+            self.embedder.embed(prompt.ids[kept], kept, prompt.mm_inputs),
+        )
+
+    def forward_embeds(self, batch: Any, embeds: torch.Tensor) -> None:
+        """Run the inner decoder on input embeddings, ``[tokens, hidden]``, for its KV alone."""
+        backend = self.model_runner.attn_backend
+        with forward_context(ForwardContext(attn_backend=backend), forward_batch=batch):
+            backend.init_forward_metadata(batch)
+            rope = batch.positions
+            if self.model_runner.model_config.model_is_mrope:
+                rope = batch.mrope_positions
+            self.embedder.decoder(batch.input_ids, rope, batch, input_embeds=embeds)
+
+    @torch.inference_mode()
+    def chain(
+        self,
+        rows: torch.Tensor,
+        seq_lens: torch.Tensor,
+        bonus: torch.Tensor,
+        steps: int,
+        max_len: int,
+        choose: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """Draft ``steps`` tokens after the bonus token of each request, ``[batch, steps]`` int64.
+
+        The first step also feeds, in a second row, the last committed token of a request whose
+        last round was accepted whole: it has no draft KV yet. Where there is none to catch up,
+        that row repeats the bonus token, so that shapes never depend on the data.
+
+        Args:
+            rows, seq_lens: request row and committed length (without the bonus), ``[batch]``.
+            bonus: ``[batch]`` int64.
+            max_len: host-side upper bound of the target's row lengths after this round.
+            choose: logits ``[batch, vocab]`` to tokens ``[batch]`` int64.
+        """
+        view = self.view
+        view.gather(rows, min(max_len, view.width))
+        lagging = view.lagging[rows]
+        back = seq_lens - lagging.long()
+        behind = torch.where(lagging, view.last_token[rows], bonus)
+
+        drafted = []
+        two_rows = torch.cat([rows, rows])
+        logits = self._step(
+            two_rows, torch.cat([behind, bonus]), torch.cat([back, seq_lens]), max_len
+        )
+        for step in range(steps):
+            tokens = choose(logits[-len(rows) :])
+            drafted.append(tokens)
+            if step + 1 < steps:
+                logits = self._step(rows, tokens, seq_lens + step + 1, max_len)
+        ahead = seq_lens[:, None] + torch.arange(steps, device=rows.device)
+        written = torch.cat([back[:, None], ahead], dim=1)
+        view.mark_round(rows, view.slots(rows, written))
+        return torch.stack(drafted, dim=1)
+
+    def _step(
+        self, rows: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, max_len: int
+    ) -> torch.Tensor:
+        view = self.view
+        batch = decode_batch(
+            self.model_runner,
+            rows,
+            tokens.clamp(max=self.model_config.vocab_size - 1),
+            view.slots(rows, positions),
+            view.lengths(rows, positions) + 1,
+            positions,
+            view.rope_delta[rows],
+            max_len,
+        )
+        return self.model_runner.forward(batch).logits_output.next_token_logits

@@ -1,0 +1,72 @@
+"""What SGLang asks an out-of-tree platform, answered for plain torch on a CPU.
+
+SGLang resolves its platform while its own utilities are still being imported, so everything of the
+host beyond the platform interface is imported where it is used.
+"""
+
+import logging
+from typing import Any
+
+from sglang.srt.platforms.cpu import CpuDeviceMixin
+from sglang.srt.platforms.interface import KVPoolKind, PlatformEnum, SRTPlatform
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_KV_TOKENS = 16384
+DEFAULT_RUNNING_REQUESTS = 16
+
+
+class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
+    """SGLang's scheduler, radix cache, video path and server with torch arithmetic."""
+
+    _enum = PlatformEnum.OOT
+
+    def get_default_attention_backend(self) -> str:
+        return "torch_native"
+
+    def get_default_speculative_draft_attention_backend(self, algorithm: str) -> str:
+        return "torch_native"
+
+    def get_dispatch_key_name(self) -> str:
+        return "native"
+
+    def supports_speculative_algorithm(self, algorithm: str) -> bool:
+        return algorithm == "LVSPEC"
+
+    def supports_speculative_draft_attention_backend(self, algorithm: str, backend: str) -> bool:
+        return backend == "torch_native"
+
+    def is_pin_memory_available(self, device: object = None) -> bool:
+        return False
+
+    def get_kv_pool_cls(self, *, kind: KVPoolKind) -> type | None:
+        from lvspec_sglang.platform.kv_pool import CpuKVPool
+
+        return CpuKVPool if kind == "mha" else None
+
+    def init_backend(self) -> None:
+        from lvspec_sglang.attention import torch_native
+
+        torch_native.register()
+
+    def apply_server_args_defaults(self, server_args: Any) -> None:
+        """Set what a server needs here and the user did not say."""
+        from sglang.srt.model_executor.cuda_graph_config import Backend, Phase, with_phase
+
+        logger.info(
+            "No accelerator: the lvspec CPU platform runs SGLang with plain torch. "
+            "It is for trying and testing, not for serving."
+        )
+        if server_args.attention_backend in (None, "intel_amx"):
+            server_args.attention_backend = "torch_native"
+        server_args.sampling_backend = "pytorch"
+        if server_args.mm_attention_backend is None:
+            server_args.mm_attention_backend = "sdpa"
+        if server_args.max_total_tokens is None:
+            server_args.max_total_tokens = DEFAULT_KV_TOKENS
+        if server_args.max_running_requests is None:
+            server_args.max_running_requests = DEFAULT_RUNNING_REQUESTS
+        for phase in (Phase.DECODE, Phase.PREFILL):
+            server_args.cuda_graph_config = with_phase(
+                server_args.cuda_graph_config, phase, backend=Backend.DISABLED
+            )

@@ -1,0 +1,44 @@
+"""One change of the host: what it replaces, why, and until when."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A change of one host function, applied through SGLang's own hook registry.
+
+    Attributes:
+        target: dotted path of the host function or method.
+        parameters: the parameter names ``target`` must have for ``hook`` to fit it.
+        hook: the function handed to ``HookRegistry.register``.
+        kind: name of the ``HookType`` member: ``REPLACE``, ``AROUND`` or ``AFTER``.
+        reason: what goes wrong without it.
+        until: the host change that makes it unnecessary.
+    """
+
+    target: str
+    parameters: tuple[str, ...]
+    hook: Callable[..., Any]
+    kind: str
+    reason: str
+    until: str
+
+    def mismatch(self) -> str | None:
+        """Say how the host's ``target`` differs from what the patch was written for, or None."""
+        try:
+            found = tuple(inspect.signature(resolve_name(self.target)).parameters)
+        except (ImportError, AttributeError) as error:
+            return f"{self.target} is not in this SGLang ({error})"
+        if found != self.parameters:
+            return f"{self.target}{found} was expected to take {self.parameters}"
+        return None
+
+    def install(self) -> None:
+        """Register the hook; SGLang applies it once all plugins have been loaded."""
+        from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+        HookRegistry.register(self.target, self.hook, HookType[self.kind])
