@@ -1,4 +1,4 @@
-"""The `lvspec miniworld` command: train, sample, score, evaluate."""
+"""The `lvspec miniworld` command: train, sample, score, evaluate, parity, sheet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Add train, sample, score and evaluate to a parser."""
+    """Add the subcommands to a parser."""
     commands = parser.add_subparsers(dest="miniworld_command", required=True)
 
     train = commands.add_parser("train", help="train the pair, or train it further")
@@ -54,6 +54,21 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--threads", type=int, default=0)
     evaluate.add_argument("--json", type=Path, help="write the figures here too")
     evaluate.set_defaults(run_command=_evaluate)
+
+    parity = commands.add_parser("parity", help="compare SGLang's greedy tokens to transformers'")
+    parity.add_argument("--clips", type=int, default=10)
+    parity.add_argument("--seed", type=int, default=0, help="first held-out seed (0)")
+    parity.add_argument("--model", type=Path, help="checkpoint directory (the package's target)")
+    parity.add_argument(
+        "--server", type=json.loads, default={}, help="JSON of more sglang.Engine arguments"
+    )
+    parity.set_defaults(run_command=_parity)
+
+    sheet = commands.add_parser("sheet", help="picture of a clip above what the pair says of it")
+    sheet.add_argument("--seed", type=int, default=0, help="held-out seed (0)")
+    sheet.add_argument("--pair", type=Path, help="directory of target/ and draft/ (package's)")
+    sheet.add_argument("--out", type=Path, required=True, help="PNG file")
+    sheet.set_defaults(run_command=_sheet)
     parser.set_defaults(run=_run)
 
 
@@ -138,3 +153,34 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     figures = evaluate_pair(root, arguments.clips, arguments.seed, arguments.device, _say)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _parity(arguments: argparse.Namespace) -> None:
+    from lvspec_sglang.miniworld import paths
+    from lvspec_sglang.miniworld.parity import compare
+
+    directory = arguments.model or paths().target
+    results = compare(directory, arguments.clips, arguments.seed, arguments.server)
+    for result in results:
+        if not result.same:
+            print(f"{result.video} {result.prompt}")
+            print(f"  transformers: {result.transformers}\n  sglang:       {result.sglang}")
+    print(f"{sum(result.same for result in results)} of {len(results)} answers are the same")
+
+
+def _sheet(arguments: argparse.Namespace) -> None:
+    from lvspec_sglang.miniworld import paths
+    from lvspec_sglang.miniworld.checkpoint import load_model
+    from lvspec_sglang.miniworld.data import Prompter
+    from lvspec_sglang.miniworld.evaluate import HeldOut, answer_all
+    from lvspec_sglang.miniworld.sheet import contact_sheet
+
+    root = arguments.pair or paths().target.parent
+    held_out = HeldOut.make(1, arguments.seed)
+    captions = {}
+    for name in ("target", "draft"):
+        model, tokenizer = load_model(root / name)
+        answers = answer_all(model, Prompter(tokenizer), held_out, questions=0)
+        captions[name] = answers[0]["text"]
+    contact_sheet(held_out.pixels[0].numpy(), captions, arguments.out)
+    print(f"{arguments.out} shows held-out clip {arguments.seed}")
