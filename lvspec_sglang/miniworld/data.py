@@ -114,7 +114,7 @@ class Sampler:
         return Batch(pixels, ids, positions.transpose(0, 1), *rest)
 
     def _row(self, seed: int) -> tuple[np.ndarray, ...]:
-        scene = make_scene(seed)
+        scene = make_scene(seed, busy=seed % 3 > 0)
         rng = random.Random(f"chat/{self.seed}/{seed}")
         habit = Habit(rng.choice(self.habits), self.stray, rng)
         return (

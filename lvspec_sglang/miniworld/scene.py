@@ -137,18 +137,23 @@ def event_time(group: int, rng: random.Random) -> float:
     return (first + rng.uniform(1.2, second - first - 1.2)) / FPS
 
 
-def make_scene(seed: int) -> Scene:
-    """The scene of a seed: the same seed gives the same scene on every machine."""
+def make_scene(seed: int, busy: bool = False) -> Scene:
+    """The scene of a seed: the same seed gives the same scene on every machine.
+
+    A busy scene is drawn from the same world with more things and events, so that a clip teaches
+    more; evaluation uses plain ones.
+    """
     rng = random.Random(seed)
     while True:
-        scene = _draw(seed, rng)
+        scene = _draw(seed, busy, rng)
         if scene is not None and not _stray_overtake(scene):
             return scene
 
 
-def _draw(seed: int, rng: random.Random) -> Scene | None:
-    count = rng.choices((2, 3, 4), (35, 45, 20))[0]
-    acts = rng.sample(list(EVENT_NOUNS), rng.choices((1, 2, 3), (25, 50, 25))[0])
+def _draw(seed: int, busy: bool, rng: random.Random) -> Scene | None:
+    count = rng.choices((2, 3, 4), (15, 40, 45) if busy else (35, 45, 20))[0]
+    happenings = rng.choices((1, 2, 3), (5, 35, 60) if busy else (25, 50, 25))[0]
+    acts = rng.sample(list(EVENT_NOUNS), happenings)
     roles = acts + ["overtaken"] * ("overtake" in acts)
     if len(roles) > count:
         return None
