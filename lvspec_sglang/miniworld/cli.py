@@ -89,7 +89,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.continue_from is None:
-        make_pair(arguments.out, arguments.run, arguments.device, arguments.longer, _say)
+        make_pair(arguments.out, arguments.run, arguments.device, arguments.longer, log=_say)
         return
     names = (arguments.only,) if arguments.only else ("target", "draft")
     continue_pair(
@@ -99,7 +99,7 @@ def _train(arguments: argparse.Namespace) -> None:
         arguments.steps,
         arguments.device,
         names,
-        _say,
+        log=_say,
     )
 
 

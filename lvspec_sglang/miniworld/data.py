@@ -101,10 +101,11 @@ class Sampler:
         seed: int,
         stray: float = 0.06,
         fact_weight: float = 2.0,
+        busy: bool = True,
     ) -> None:
         self.prompter = Prompter(tokenizer)
         self.habits, self.batch, self.seed = habits, batch, seed
-        self.stray, self.fact_weight = stray, fact_weight
+        self.stray, self.fact_weight, self.busy = stray, fact_weight, busy
 
     def __getitem__(self, step: int) -> Batch:
         first = (self.seed * 10_000_019 + step * self.batch) % HELD_OUT
@@ -114,7 +115,7 @@ class Sampler:
         return Batch(pixels, ids, positions.transpose(0, 1), *rest)
 
     def _row(self, seed: int) -> tuple[np.ndarray, ...]:
-        scene = make_scene(seed, busy=seed % 3 > 0)
+        scene = make_scene(seed, busy=self.busy and seed % 3 > 0)
         rng = random.Random(f"chat/{self.seed}/{seed}")
         habit = Habit(rng.choice(self.habits), self.stray, rng)
         return (

@@ -28,14 +28,40 @@ class Chapter:
     stage: Stage
 
 
+BOTH = ("target", "draft")
+GROWN = Stage(400, batch=8, rate=2e-3, tracks=0.7, facts=3.0, habits=("target",), seed=6)
 RECIPE = (
-    Chapter("tower", 2, "", Stage(260, words=0.0, cells=1.0, decay=0.2, seed=1)),
-    Chapter("base", 2, "tower", Stage(1200, seed=2)),
-    Chapter("draft", 2, "base", Stage(600, habits=("draft",), decay=1.0, seed=3)),
-    Chapter("grown", 6, "base", Stage(800, rate=2e-3, habits=("target",), seed=4)),
-    Chapter("target", 14, "grown", Stage(600, rate=2e-3, habits=("target",), decay=1.0, seed=5)),
+    Chapter("tower", 2, "", Stage(260, words=0.0, cells=1.0, decay=0.2, busy=False, seed=1)),
+    Chapter("base", 2, "tower", Stage(600, habits=BOTH, busy=False, seed=2)),
+    Chapter(
+        "draft",
+        2,
+        "base",
+        Stage(500, batch=8, rate=2e-3, tracks=0.5, warmup=20, decay=0.7, habits=("draft",), seed=3),
+    ),
+    Chapter(
+        "grown",
+        6,
+        "base",
+        replace(GROWN, steps=200, batch=16, rate=2.5e-3, tracks=1.0, busy=False, seed=4),
+    ),
+    Chapter("grown-small-batch", 6, "grown", replace(GROWN, busy=False)),
+    Chapter("grown-busy", 6, "grown-small-batch", replace(GROWN, steps=200, warmup=20, seed=7)),
+    Chapter(
+        "settled",
+        6,
+        "grown-busy",
+        replace(GROWN, steps=1100, cells=0.1, tracks=0.5, warmup=10, decay=1.0, seed=8),
+    ),
+    Chapter(
+        "target",
+        14,
+        "settled",
+        replace(GROWN, steps=200, rate=5e-4, cells=0.1, tracks=0.2, warmup=10, decay=1.0, seed=9),
+    ),
 )
-"""Tower first, by what each of its tokens shows; then a shallow model that both start from."""
+"""The run that made the package's pair. Tower first, by what each of its tokens shows; then a
+shallow model that both start from; the target grows twice, and takes its full depth last."""
 
 
 def make_pair(
@@ -43,12 +69,13 @@ def make_pair(
     run: Path,
     device: str = "cpu",
     longer: float = 1.0,
+    compiled: bool = True,
     log: Callable[[str], None] = print,
 ) -> None:
     """Walk through RECIPE and write both checkpoints under `out`.
 
     `run` keeps each chapter's state: called again, finished chapters are skipped and a broken one
-    goes on. `longer` multiplies every number of steps.
+    goes on. `longer` multiplies every number of steps; `compiled` is whether torch.compile is used.
     """
     tokenizer = train_tokenizer()
     vocab = padded_vocab(tokenizer)
@@ -59,7 +86,14 @@ def make_pair(
         weights = grow(learnt[chapter.after], size, vocab, stage.seed) if chapter.after else None
         log(f"{chapter.name}: {stage.steps} steps, {chapter.layers} layers, {device}")
         learnt[chapter.name] = train(
-            size, tokenizer, stage, run / chapter.name, weights, device, log=log
+            size,
+            tokenizer,
+            stage,
+            run / chapter.name,
+            weights,
+            device,
+            compiled=compiled,
+            log=log,
         )
     for name in MODEL_SIZES:
         export(learnt[name], name, out, tokenizer)
@@ -82,6 +116,7 @@ def continue_pair(
     steps: int,
     device: str = "cpu",
     names: tuple[str, ...] = tuple(MODEL_SIZES),
+    compiled: bool = True,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train checkpoints further for `steps` steps each, with the rate falling to zero."""
@@ -92,9 +127,16 @@ def continue_pair(
         fresh = Learner(MODEL_SIZES[name], padded_vocab(tokenizer)).state_dict()
         saved = load_weights(source / name)
         fresh |= {f"net.{key}": value for key, value in saved.items()}
-        stage = Stage(steps, rate=2e-3, habits=(name,), decay=1.0, seed=seed)
+        stage = replace(GROWN, steps=steps, habits=(name,), warmup=20, decay=1.0, seed=seed)
         log(f"{name}: {steps} more steps, {device}")
         learner = train(
-            MODEL_SIZES[name], tokenizer, stage, run / f"{name}-more", fresh, device, log=log
+            MODEL_SIZES[name],
+            tokenizer,
+            stage,
+            run / f"{name}-more",
+            fresh,
+            device,
+            compiled=compiled,
+            log=log,
         )
         export(learner, name, out, tokenizer)

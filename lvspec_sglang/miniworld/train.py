@@ -28,7 +28,8 @@ class Stage:
 
     The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay`
     share of the steps. `cells` weighs the tower's own task, the only one where `words` is 0, and
-    `tracks` the language model's; `facts` is what a token that states a fact counts for.
+    `tracks` the language model's; `facts` is what a token that states a fact counts for, and
+    `busy` whether two clips in three are busy ones.
     """
 
     steps: int
@@ -40,6 +41,7 @@ class Stage:
     cells: float = 0.2
     tracks: float = 0.0
     facts: float = 2.0
+    busy: bool = True
     stray: float = 0.06
     habits: tuple[str, ...] = ("target", "draft")
     seed: int = 1
@@ -149,6 +151,7 @@ def train(
     device: str = "cpu",
     save_every: int = 200,
     workers: int = 1,
+    compiled: bool = True,
     log: Callable[[str], None] = print,
 ) -> dict[str, Tensor]:
     """Train one stage and return the learner's weights.
@@ -162,9 +165,17 @@ def train(
         learner.load_state_dict(weights)
     optimizers = make_optimizers(learner, stage.rate)
     done = _load(run, stage, learner, optimizers, device)
-    if workers:
+    if compiled:
         _compile(learner)
-    sampler = Sampler(tokenizer, stage.habits, stage.batch, stage.seed, stage.stray, stage.facts)
+    sampler = Sampler(
+        tokenizer,
+        stage.habits,
+        stage.batch,
+        stage.seed,
+        stray=stage.stray,
+        fact_weight=stage.facts,
+        busy=stage.busy,
+    )
     clock = time.monotonic()
     for step, batch in _batches(sampler, done, stage.steps, workers):
         share = stage.rate_at(step)

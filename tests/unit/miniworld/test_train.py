@@ -19,7 +19,14 @@ def run(
     size: Size, tokenizer: PreTrainedTokenizerFast, stage: Stage, folder: Path, save_every: int = 9
 ) -> dict[str, torch.Tensor]:
     return train(
-        size, tokenizer, stage, folder, save_every=save_every, workers=0, log=lambda line: None
+        size,
+        tokenizer,
+        stage,
+        folder,
+        save_every=save_every,
+        workers=0,
+        compiled=False,
+        log=lambda line: None,
     )
 
 
