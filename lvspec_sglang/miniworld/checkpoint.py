@@ -45,6 +45,7 @@ def save_checkpoint(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
     model.save_pretrained(directory)
+    (directory / "model.safetensors").chmod(0o644)
     pixels = {"shortest_edge": 4 * 28 * 28, "longest_edge": WIDTH * HEIGHT + 64}
     Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=pixels),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,13 @@ class Prompter:
         opening = "" if first else "\n<|im_start|>user\n"
         asked = self.encode(f"{opening}{question}<|im_end|>\n<|im_start|>assistant\n")
         return asked + self.encode(f"{answer}<|im_end|>"), len(asked)
+
+    def prompt(self, question: str, earlier: Iterable[tuple[str, str]] = ()) -> list[int]:
+        """Tokens between the video and the answer to a question, after earlier turns of a chat."""
+        tokens: list[int] = []
+        for asked, answered in earlier:
+            tokens += self.turn(asked, answered, first=not tokens)[0]
+        return tokens + self.turn(question, "", first=not tokens)[0][:-1]
 
 
 class Sampler:

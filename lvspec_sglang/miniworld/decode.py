@@ -14,11 +14,14 @@ from lvspec_sglang.miniworld.net import VIDEO_TOKENS, Attention, Layer, MiniVL, 
 
 @dataclass
 class Cache:
-    """Keys and values [B, kv_heads, S, D] of each layer, and which slots hold a token [B, S]."""
+    """Keys and values of all layers [layers, 2, B, kv_heads, slots, D], and what they hold.
 
-    keys: list[Tensor]
-    values: list[Tensor]
+    `filled` [B, slots] says which slots hold a token; the first `length` ones are in use.
+    """
+
+    entries: Tensor
     filled: Tensor
+    length: int = 0
 
 
 @torch.inference_mode()
@@ -52,8 +55,12 @@ def generate(
     start = prompter.prefix - 1 - VIDEO_TOKENS
     embed = model.language_model.embed_tokens
     x = torch.cat([embed(ids[:, :start]), video, embed(ids[:, prompter.prefix - 1 :])], 1)
-    filled = torch.arange(x.shape[1], device=device) < (prompter.prefix + lengths)[:, None]
-    cache = Cache([], [], filled)
+    slots = x.shape[1] + max_tokens
+    index = torch.arange(slots, device=device)
+    filled = (index < (prompter.prefix + lengths)[:, None]) | (index >= x.shape[1])
+    size = model.size
+    shape = (size.layers, 2, count, size.kv_heads, slots, size.hidden // size.heads)
+    cache = Cache(torch.zeros(shape, device=device), filled)
     hidden = _run(model, x, positions, cache)
     hidden = hidden[torch.arange(count), prompter.prefix + lengths - 1]
     places = prompter.text_start + lengths
@@ -76,13 +83,10 @@ def generate(
 def _run(model: MiniVL, x: Tensor, positions: Tensor, cache: Cache) -> Tensor:
     """Hidden states [B, Q, hidden] of new tokens, whose keys and values join the cache."""
     cos, sin = text_rope(positions, model.size.hidden // model.size.heads)
-    new = x.shape[1]
-    first = not cache.keys
-    if not first:
-        cache.filled = F.pad(cache.filled, (0, new), value=True)
-    total = cache.filled.shape[1]
-    query = torch.arange(total - new, total, device=x.device)
-    seen = cache.filled[:, None] & (torch.arange(total, device=x.device) <= query[:, None])
+    first, total = cache.length, cache.length + x.shape[1]
+    cache.length = total
+    query = torch.arange(first, total, device=x.device)
+    seen = cache.filled[:, None, :total] & (torch.arange(total, device=x.device) <= query[:, None])
     bias = torch.where(seen, 0.0, -1e4)[:, None].to(x.dtype)
     for number, layer in enumerate(model.language_model.layers):
         assert isinstance(layer, Layer)
@@ -102,12 +106,12 @@ def _attention(
     number: int,
 ) -> Tensor:
     q, k, v = attention.project(x, cos, sin)
-    if number == len(cache.keys):
-        cache.keys.append(k)
-        cache.values.append(v)
-    else:
-        k = cache.keys[number] = torch.cat([cache.keys[number], k], 2)
-        v = cache.values[number] = torch.cat([cache.values[number], v], 2)
-    share = attention.heads // attention.kv_heads
-    out = attend(q, k.repeat_interleave(share, 1), v.repeat_interleave(share, 1), bias)
+    length = cache.length
+    cache.entries[number, 0, :, :, length - x.shape[1] : length] = k
+    cache.entries[number, 1, :, :, length - x.shape[1] : length] = v
+    k, v = cache.entries[number, :, :, :, :length]
+    b, heads, new, width = q.shape
+    q = q.view(b, attention.kv_heads, -1, width)
+    share = heads // attention.kv_heads
+    out = attend(q, k, v, bias.repeat(1, 1, share, 1)).view(b, heads, new, width)
     return attention.o_proj(out.transpose(1, 2).flatten(2))

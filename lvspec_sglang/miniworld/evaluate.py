@@ -67,33 +67,49 @@ def answer_all(
     held_out: HeldOut,
     condition: str = "true",
     questions: int = QUESTIONS_A_CLIP,
+    follow_up: bool = False,
     batch: int = 50,
 ) -> list[dict[str, Any]]:
-    """Greedy answers in the form `lvspec miniworld score` reads: the caption and some questions."""
-    jobs: list[tuple[int, str | None, str]] = []
-    for number, line in enumerate(held_out.truth):
-        jobs.append((number, None, line["caption_prompt"]))
-        rng = random.Random(line["seed"])
-        by_kind: dict[str, list[str]] = {}
-        for item in line["questions"]:
-            by_kind.setdefault(item["kind"], []).append(item["question"])
-        for kind in rng.sample(sorted(by_kind), min(questions, len(by_kind))):
-            asked = rng.choice(by_kind[kind])
-            jobs.append((number, asked, asked))
-    jobs.sort(key=lambda job: job[1] is not None)
+    """Greedy answers in the form `lvspec miniworld score` reads: the caption and some questions.
+
+    A question is a chat's first turn, or with `follow_up` its second, after the own caption.
+    """
     video = video_tokens(model, held_out.under(condition))
-    answers = []
-    for start in range(0, len(jobs), batch):
-        part = jobs[start : start + batch]
-        prompts = [prompter.turn(text, "", first=True)[0][:-1] for _, _, text in part]
-        rows = video[[number for number, _, _ in part]]
-        for (number, question, _), ids in zip(
-            part, generate(model, prompter, rows, prompts), strict=True
-        ):
-            text = prompter.tokenizer.decode(ids)
-            name = held_out.truth[number]["video"]
-            answers.append({"video": name, "question": question, "text": text})
-    return answers
+
+    def answer(prompts: list[tuple[int, str | None, list[int]]]) -> list[dict[str, Any]]:
+        answers = []
+        for start in range(0, len(prompts), batch):
+            part = prompts[start : start + batch]
+            rows = video[[number for number, _, _ in part]]
+            texts = generate(model, prompter, rows, [prompt for _, _, prompt in part])
+            for (number, question, _), ids in zip(part, texts, strict=True):
+                name = held_out.truth[number]["video"]
+                text = prompter.tokenizer.decode(ids)
+                answers.append({"video": name, "question": question, "text": text})
+        return answers
+
+    captions = answer(
+        [
+            (number, None, prompter.prompt(line["caption_prompt"]))
+            for number, line in enumerate(held_out.truth)
+        ]
+    )
+    asked: list[tuple[int, str | None, list[int]]] = []
+    for number, line in enumerate(held_out.truth):
+        earlier = [(line["caption_prompt"], captions[number]["text"])] if follow_up else []
+        for question in _choose(line, questions):
+            asked.append((number, question, prompter.prompt(question, earlier)))
+    return captions + answer(asked)
+
+
+def _choose(line: dict[str, Any], questions: int) -> list[str]:
+    """Questions of a clip, each of another kind, the same ones every time."""
+    rng = random.Random(line["seed"])
+    by_kind: dict[str, list[str]] = {}
+    for item in line["questions"]:
+        by_kind.setdefault(item["kind"], []).append(item["question"])
+    kinds = rng.sample(sorted(by_kind), min(questions, len(by_kind)))
+    return [rng.choice(by_kind[kind]) for kind in kinds]
 
 
 def chance(held_out: HeldOut) -> Score:

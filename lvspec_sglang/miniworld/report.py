@@ -14,6 +14,9 @@ from lvspec_sglang.miniworld.decode import video_tokens
 from lvspec_sglang.miniworld.evaluate import HeldOut, answer_all, by_kind, video_table
 from lvspec_sglang.miniworld.score import score_answers
 
+SOME = 150
+"""Clips that follow-ups and the video's conditions are measured on."""
+
 
 def evaluate_pair(
     root: Path, clips: int, seed: int, device: str, say: Callable[[str], None]
@@ -22,39 +25,38 @@ def evaluate_pair(
     started = time.monotonic()
     held_out = HeldOut.make(clips, seed)
     held_out.pixels = held_out.pixels.to(device)
-    say(f"{clips} held-out clips from seed {seed}, through H.264 files and back")
+    some = HeldOut(held_out.truth[:SOME], held_out.pixels[:SOME])
+    say(
+        f"{clips} held-out clips from seed {seed}, through H.264 files and back;"
+        f" follow-ups and the table of conditions on the first {len(some.truth)}"
+    )
     figures: dict[str, Any] = {"clips": clips, "seed": seed}
     models = {name: load_model(root / name, device) for name in ("target", "draft")}
     prompter = Prompter(models["target"][1])
     captions: list[list[int]] = []
-    table = [["", "accuracy", "captions", "questions", "parse rate", "facts"]]
+    table = [["", "accuracy", "captions", "questions", "follow-ups", "parse rate", "facts"]]
     for name, (model, _) in models.items():
         answers = answer_all(model, prompter, held_out)
+        later = answer_all(model, prompter, some, follow_up=True)
         scores = score_answers(held_out.truth, answers)
+        scores["follow-ups"] = score_answers(some.truth, later)["questions"]
+        parts = [f"{scores[part].accuracy:.2%}" for part in table[0][2:5]]
+        total = scores["all"]
         table.append(
-            [
-                name,
-                f"{scores['all'].accuracy:.2%}",
-                f"{scores['captions'].accuracy:.2%}",
-                f"{scores['questions'].accuracy:.2%}",
-                f"{scores['all'].parse_rate:.2%}",
-                str(scores["all"].facts),
-            ]
+            [name, f"{total.accuracy:.2%}", *parts, f"{total.parse_rate:.2%}", str(total.facts)]
         )
         figures[name] = {
             part: {"accuracy": score.accuracy, "parse_rate": score.parse_rate, "facts": score.facts}
             for part, score in scores.items()
         }
-        figures[name]["kinds"] = by_kind(scores["all"])
+        figures[name]["kinds"] = by_kind(total)
         if name == "target":
             captions = [
                 prompter.encode(answer["text"]) for answer in answers if answer["question"] is None
             ]
     say(markdown(table))
     draft = models["draft"][0]
-    prompts = [
-        prompter.turn(line["caption_prompt"], "", first=True)[0][:-1] for line in held_out.truth
-    ]
+    prompts = [prompter.prompt(line["caption_prompt"]) for line in held_out.truth]
     agreement = measure(draft, prompter, video_tokens(draft, held_out.pixels), prompts, captions)
     say(markdown([["captions of the pair, strict", ""], *agreement.rows()]))
     figures["agreement"] = {
@@ -64,7 +66,7 @@ def evaluate_pair(
         "shifted": dict(agreement.shifted),
         "contradictions": agreement.contradictions,
     }
-    rows = video_table(models["target"][0], prompter, held_out)
+    rows = video_table(models["target"][0], prompter, some)
     say(markdown(rows))
     figures["video"] = rows
     figures["seconds"] = round(time.monotonic() - started)

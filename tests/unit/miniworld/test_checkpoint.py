@@ -72,7 +72,7 @@ def test_cached_decoding_writes_what_a_full_forward_predicts(folder: Path) -> No
     pixels = Sampler(tokenizer, ("target",), 2, 1)[0].pixels
     video = video_tokens(model, pixels)
     texts = ("Describe the video.", "How many objects are there?")
-    prompts = [prompter.turn(text, "", first=True)[0][:-1] for text in texts]
+    prompts = [prompter.prompt(text) for text in texts]
     answers = generate(model, prompter, video, prompts, max_tokens=24)
     agreement = measure(model, prompter, video, prompts, answers)
     assert agreement.positions >= 24
