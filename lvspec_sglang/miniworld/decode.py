@@ -111,7 +111,7 @@ def _attention(
     cache.entries[number, 1, :, :, length - x.shape[1] : length] = v
     k, v = cache.entries[number, :, :, :, :length]
     b, heads, new, width = q.shape
-    q = q.view(b, attention.kv_heads, -1, width)
+    q = q.reshape(b, attention.kv_heads, -1, width)
     share = heads // attention.kv_heads
-    out = attend(q, k, v, bias.repeat(1, 1, share, 1)).view(b, heads, new, width)
+    out = attend(q, k, v, bias.repeat(1, 1, share, 1)).reshape(b, heads, new, width)
     return attention.o_proj(out.transpose(1, 2).flatten(2))

@@ -57,7 +57,7 @@ RECIPE = (
         "target",
         14,
         "settled",
-        replace(GROWN, steps=200, rate=5e-4, cells=0.1, tracks=0.2, warmup=10, decay=1.0, seed=9),
+        replace(GROWN, steps=300, rate=8e-4, cells=0.1, tracks=0.3, warmup=10, decay=1.0, seed=9),
     ),
 )
 """The run that made the package's pair. Tower first, by what each of its tokens shows; then a

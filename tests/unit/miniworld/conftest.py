@@ -15,6 +15,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def tiny() -> Size:
     return Size(
-        layers=2, hidden=64, heads=1, kv_heads=1, mlp=64, vision_layers=1, vision_hidden=32,
+        layers=2, hidden=128, heads=2, kv_heads=1, mlp=64, vision_layers=1, vision_hidden=32,
         vision_heads=1, vision_mlp=32,
     )  # fmt: skip
