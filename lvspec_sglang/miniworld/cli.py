@@ -145,12 +145,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     import torch
 
     from lvspec_sglang.miniworld import paths
+    from lvspec_sglang.miniworld.evaluate import HeldOut
     from lvspec_sglang.miniworld.report import evaluate_pair
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     root = arguments.pair or paths().target.parent
-    figures = evaluate_pair(root, arguments.clips, arguments.seed, arguments.device, _say)
+    held_out = HeldOut.make(arguments.clips, arguments.seed)
+    figures = evaluate_pair(root, held_out, arguments.device, _say)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -19,18 +19,17 @@ SOME = 150
 
 
 def evaluate_pair(
-    root: Path, clips: int, seed: int, device: str, say: Callable[[str], None]
+    root: Path, held_out: HeldOut, device: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Print the tables for the pair in `root` on held-out clips, and return the figures."""
     started = time.monotonic()
-    held_out = HeldOut.make(clips, seed)
     held_out.pixels = held_out.pixels.to(device)
     some = HeldOut(held_out.truth[:SOME], held_out.pixels[:SOME])
     say(
-        f"{clips} held-out clips from seed {seed}, through H.264 files and back;"
+        f"{len(held_out.truth)} held-out clips, through H.264 files and back;"
         f" follow-ups and the table of conditions on the first {len(some.truth)}"
     )
-    figures: dict[str, Any] = {"clips": clips, "seed": seed}
+    figures: dict[str, Any] = {"clips": len(held_out.truth), "seed": held_out.truth[0]["seed"]}
     models = {name: load_model(root / name, device) for name in ("target", "draft")}
     prompter = Prompter(models["target"][1])
     captions: list[list[int]] = []
