@@ -1,10 +1,16 @@
-"""LVSPEC as SGLang's scheduler knows an algorithm."""
+"""LVSPEC as SGLang's argument resolution and scheduler know an algorithm."""
 
 from typing import Any
 
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.speculative.spec_registry import CustomSpecAlgo
 
+from lvspec_sglang import patches, platform
+from lvspec_sglang.config import server_config
+from lvspec_sglang.host import version_problem
+from lvspec_sglang.refusals import check_server_args
+
+NAME = "LVSPEC"
 DEFAULT_STEPS = 10
 DEFAULT_RUNNING_REQUESTS = 48
 
@@ -44,3 +50,41 @@ class LVSpecAlgorithm(CustomSpecAlgo):
             server_args.max_running_requests = DEFAULT_RUNNING_REQUESTS
         if server_args.device == "cpu":
             server_args.disable_overlap_schedule = True
+
+
+def validate_server_args(server_args: Any) -> None:
+    """Refuse, in the launching process, what cannot work; then patch that process.
+
+    Raises:
+        RuntimeError: another SGLang release, or a host function a patch does not fit.
+        ValueError: an argument, a configuration or a pair of checkpoints that LVSPEC cannot work
+            with.
+    """
+    from sglang.srt.utils.hf_transformers_utils import get_config, get_tokenizer
+
+    from lvspec_sglang.pairing import check_pair, check_tokenizers
+
+    problem = version_problem()
+    if problem is not None:
+        raise RuntimeError(problem)
+    check_server_args(server_args)
+    target, draft = server_args.model_path, server_args.speculative_draft_model_path
+    trust = server_args.trust_remote_code
+    check_pair(get_config(target, trust), get_config(draft, trust), target, draft)
+    if not server_args.skip_tokenizer_init:
+        check_tokenizers(
+            get_tokenizer(server_args.tokenizer_path or target, trust_remote_code=trust),
+            get_tokenizer(draft, trust_remote_code=trust),
+            target,
+            draft,
+        )
+    server_config()
+    patches.apply((*patches.LVSPEC, *(patches.CPU_PLATFORM if platform.applies() else ())))
+
+
+def create_worker(server_args: Any) -> type:
+    """Patch the scheduler's process and return the worker class for it."""
+    from lvspec_sglang.worker import LVSpecWorker
+
+    patches.apply(patches.LVSPEC)
+    return LVSpecWorker

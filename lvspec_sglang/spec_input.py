@@ -16,7 +16,7 @@ class LVSpecDraftInput(SpecInput):
     topk_p = topk_index = hidden_states = None
 
     def __init__(
-        self, bonus_tokens: torch.Tensor | None, future_indices: torch.Tensor | None = None
+        self, bonus_tokens: torch.Tensor, future_indices: torch.Tensor | None = None
     ) -> None:
         super().__init__(SpecInputType.EAGLE_DRAFT)
         self.bonus_tokens = bonus_tokens
@@ -29,12 +29,12 @@ class LVSpecDraftInput(SpecInput):
         if self.future_indices is not None:
             self.future_indices = self.future_indices[new_indices]
         else:
-            assert self.bonus_tokens is not None
             self.bonus_tokens = self.bonus_tokens[new_indices]
 
     def merge_batch(self, other: "LVSpecDraftInput") -> None:
         """Append the requests of ``other``."""
         if self.future_indices is not None:
+            assert other.future_indices is not None
             self.future_indices = torch.cat([self.future_indices, other.future_indices])
         else:
             self.bonus_tokens = torch.cat([self.bonus_tokens, other.bonus_tokens])

@@ -6,6 +6,7 @@ true path (tokenizer, processor, vision tower, M-RoPE, KV pools) where no checkp
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -130,14 +131,13 @@ def _mrope_section(head_dim: int) -> list[int]:
     return [half - 2 * side, side, side]
 
 
-def _write_processor(path: Path) -> dict[str, int]:
+def byte_tokenizer(special_tokens: tuple[str, ...], chat_template: str) -> Any:
+    """A byte-level tokenizer without merges: one token a byte, then ``special_tokens``.
+
+    It ends a turn with ``<|im_end|>`` and pads with ``<|endoftext|>``, which must be among them.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import (
-        PreTrainedTokenizerFast,
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
+    from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     raw = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
@@ -147,11 +147,18 @@ def _write_processor(path: Path) -> dict[str, int]:
         tokenizer_object=raw,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL_TOKENS),
+        additional_special_tokens=list(special_tokens),
     )
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def _write_processor(path: Path) -> dict[str, int]:
+    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    tokenizer = byte_tokenizer(SPECIAL_TOKENS, CHAT_TEMPLATE)
     tokenizer.image_token = "<|image_pad|>"
     tokenizer.video_token = "<|video_pad|>"
-    tokenizer.chat_template = CHAT_TEMPLATE
     path.mkdir(parents=True, exist_ok=True)
     Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(min_pixels=4 * 784, max_pixels=64 * 784),

@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from sglang.srt.layers.logprob_processor import compute_spec_logprobs
-from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
+from sglang.srt.managers.schedule_batch import ScheduleBatch
 from sglang.srt.managers.utils import GenerationBatchResult
 from sglang.srt.model_executor.forward_batch_info import CaptureHiddenMode
 from sglang.srt.runtime_context import get_parallel, get_schedule, get_spec
@@ -22,23 +21,20 @@ from sglang.srt.speculative.spec_utils import (
     record_stream_for_v2_verify,
 )
 
-from lvspec_sglang.draft.batches import Segment
+from lvspec_sglang.attention.torch_native import ChainTorchBackend
+from lvspec_sglang.config import server_config
 from lvspec_sglang.draft.check import DraftKVCheck
-from lvspec_sglang.draft.model import DraftModel, Prompt
+from lvspec_sglang.draft.model import DraftModel
+from lvspec_sglang.following import Following
+from lvspec_sglang.metrics import CommittedKinds
+from lvspec_sglang.relaxation import Relaxation
+from lvspec_sglang.relevance.attention import middle_third
 from lvspec_sglang.spec_input import LVSpecDraftInput
 from lvspec_sglang.target_tokens import choose_target_tokens
-from lvspec_sglang.verify.rule import Verdict, accept_strict
+from lvspec_sglang.verify.guards import guarded_tokens
+from lvspec_sglang.verify.rule import Kind, Verdict, accept
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Followed:
-    """A request whose context the draft holds in its row."""
-
-    req: Req
-    prompt: Prompt
-    cached_len: int  # tokens of the row that belong to the radix cache, when last looked at
 
 
 class LVSpecWorker(BaseSpecWorker):
@@ -48,14 +44,20 @@ class LVSpecWorker(BaseSpecWorker):
     copies the result.
     """
 
+    relaxation: Relaxation
+    following: Following
+    check: DraftKVCheck | None
+
     def __init__(
         self, server_args: ServerArgs, gpu_id: int, nccl_port: int, target_worker: Any
     ) -> None:
         super().__init__()
+        self.config = server_config()
         self._target_worker = target_worker
         self.device = target_worker.device
         self.steps = get_spec().speculative_num_steps
         self.width = self.steps + 1
+        self.offsets = torch.arange(self.width, device=self.device)
         self._draft_worker = DraftModel(
             server_args=server_args,
             gpu_id=gpu_id,
@@ -67,10 +69,6 @@ class LVSpecWorker(BaseSpecWorker):
         self.vocab = min(
             target_worker.model_config.vocab_size, self._draft_worker.model_config.vocab_size
         )
-        self.offsets = torch.arange(self.width, device=self.device)
-        self.limit = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self.followed: dict[int, Followed] = {}
-        self.check: DraftKVCheck | None = None
 
     # ---- start-up ----
 
@@ -87,10 +85,41 @@ class LVSpecWorker(BaseSpecWorker):
         self.req_to_token_pool = req_to_token_pool
         self.token_to_kv_pool_allocator = token_to_kv_pool_allocator
         table = req_to_token_pool.req_to_token
-        chunk = get_schedule().chunked_prefill_size
-        self.draft.attach(table, chunk if chunk and chunk > 0 else get_schedule().max_prefill_tokens)
-        self.limit = torch.zeros(table.shape[0], dtype=torch.int64, device=self.device)
+        chunk, most = get_schedule().chunked_prefill_size, get_schedule().max_prefill_tokens
+        self.draft.attach(table, chunk if chunk and chunk > 0 else most)
+        layers = middle_third(int(self.target_worker.model_config.num_hidden_layers))
+        rows, width = table.shape
+        self.relaxation = Relaxation(
+            self.config, self.config.layers or layers, rows, width, self._guarded()
+        )
+        self.following = Following(self.draft, self.relaxation, self.steps)
         self.check = DraftKVCheck.from_env(self.draft)
+
+    def _guarded(self) -> torch.Tensor:
+        tokenizer = self.target_worker.tokenizer
+        if tokenizer is None:
+            # Without a tokenizer nobody knows a negation from a noun: nothing is relaxed.
+            return torch.ones(self.vocab, dtype=torch.bool, device=self.device)
+        return guarded_tokens(tokenizer, self.vocab, self.config.guards).to(self.device)
+
+    def init_attention_backends(self) -> None:
+        super().init_attention_backends()
+        backend = self.target_worker.model_runner.attn_backend
+        if isinstance(backend, ChainTorchBackend):
+            backend.attach_scorer(self.relaxation.scorer, self.relaxation.visual)
+            self.following.can_relax = True
+            self.following.default = self.config.relax
+        elif not self.config.relax.strict:
+            raise ValueError(
+                "Relaxed verification runs on the CPU platform only in this version; on a GPU "
+                "leave --lvspec-config and LVSPEC_CONFIG out, or use the preset strict."
+            )
+        if not self.config.relax.strict:
+            logger.info(
+                "LVSPEC relaxes verification (%s): answers may differ from the target's own. For "
+                "identical answers use the preset strict, for the server or for a request.",
+                self.config.relax,
+            )
 
     @property
     def draft(self) -> DraftModel:
@@ -108,8 +137,7 @@ class LVSpecWorker(BaseSpecWorker):
         self.draft.embedder.cache.clear()
 
     def note_request_finished(self, *, rid: str, natural_stop: bool) -> None:
-        for row in [row for row, f in self.followed.items() if f.req.rid == rid]:
-            del self.followed[row]
+        self.following.forget(rid)
 
     # ---- the scheduler's one call ----
 
@@ -121,92 +149,40 @@ class LVSpecWorker(BaseSpecWorker):
         pp_proxy_tensors: Any = None,
     ) -> GenerationBatchResult:
         """Run one prefill or one round; see SGLang's ``BaseSpecWorker`` for the contract."""
+        publish = on_publish or (lambda seq_lens: None)
         if batch.forward_mode.is_extend():
-            return self._prefill(batch, on_publish)
-        self._catch_up(batch)
+            return self._prefill(batch, publish)
+        self.following.prefill(self.following.moved(batch.reqs))
         drafted = self._draft_round(batch)
-        return self._verify_round(batch, drafted, on_publish, grammar_barrier)
-
-    # ---- prefill ----
+        return self._verify_round(batch, drafted, publish, grammar_barrier)
 
     def _prefill(
-        self, batch: ScheduleBatch, on_publish: Callable[[torch.Tensor], None] | None
+        self, batch: ScheduleBatch, publish: Callable[[torch.Tensor], None]
     ) -> GenerationBatchResult:
+        """The target's chunk; then, of requests whose last one it was, the draft's whole prompt."""
         self.draft.view.invalidate(batch.out_cache_loc)
         whole = [r for r in batch.reqs if r.extend_end == len(r.full_untruncated_fill_ids)]
-        segments = [segment for req in whole if (segment := self._begin(req)) is not None]
-
+        segments = [segment for r in whole if (segment := self.following.begin(r)) is not None]
         result = self.target_worker.forward_batch_generation(
             batch, capture_hidden_mode=CaptureHiddenMode.NULL
         )
         result.new_seq_lens = batch.seq_lens
-        if on_publish is not None:
-            on_publish(result.new_seq_lens)
-        self._draft_prefill(segments)
+        publish(result.new_seq_lens)
+        self.following.prefill(segments)
         result.next_draft_input = LVSpecDraftInput(result.next_token_ids.long())
+        first = torch.full((len(batch.reqs), 1), Kind.TARGET, dtype=torch.int8, device=self.device)
+        result.logits_output.auxiliary_device_output = CommittedKinds(first)
         return result
-
-    def _begin(self, req: Req) -> Segment | None:
-        """Give a request whose prompt is complete its row; return what the draft must prefill."""
-        row, ids = req.kv.req_pool_idx, req.get_fill_ids()
-        mm = req.multimodal_inputs
-        delta = getattr(mm, "mrope_position_delta", None)
-        rope_delta = 0 if delta is None else int(delta.flatten()[0])
-        speculated = self._can_speculate(req)
-        kept = torch.arange(len(ids) if speculated else 0, device=self.device)
-        self.limit[row] = self.steps if speculated else 0
-        self.draft.view.begin(row, kept, len(ids), rope_delta)
-        self.followed.pop(row, None)
-        if not speculated:
-            return None
-        on_device = torch.tensor(ids, dtype=torch.int64).to(self.device)
-        prompt = Prompt(on_device, kept, mm, rope_delta)
-        self.followed[row] = Followed(req, prompt, req.kv.cache_protected_len)
-        return self.draft.stale_segment(row, prompt)
-
-    def _can_speculate(self, req: Req) -> bool:
-        """Whether a round may commit several tokens of this request at once.
-
-        Penalties and custom processors depend on every token before, one by one; precomputed
-        embeddings are the target's own, which the draft cannot read.
-        """
-        params = req.sampling_params
-        items = req.multimodal_inputs.mm_items if req.multimodal_inputs is not None else []
-        return not (
-            params.frequency_penalty
-            or params.presence_penalty
-            or params.repetition_penalty != 1.0
-            or params.min_new_tokens
-            or req.custom_logit_processor
-            or any(item.precomputed_embeddings is not None for item in items)
-        )
-
-    def _draft_prefill(self, segments: list[Segment]) -> None:
-        stale = [segment for segment in segments if segment.start < segment.stop]
-        if stale:
-            self.draft.prefill(stale, {row: f.prompt for row, f in self.followed.items()})
-
-    # ---- a round ----
-
-    def _catch_up(self, batch: ScheduleBatch) -> None:
-        """Rebuild what the draft lost when the radix cache gave a request other slots."""
-        segments = []
-        for req in batch.reqs:
-            followed = self.followed.get(req.kv.req_pool_idx)
-            if followed is not None and followed.cached_len != req.kv.cache_protected_len:
-                followed.cached_len = req.kv.cache_protected_len
-                segments.append(self.draft.stale_segment(req.kv.req_pool_idx, followed.prompt))
-        self._draft_prefill(segments)
 
     def _draft_round(self, batch: ScheduleBatch) -> torch.Tensor:
         """Draft ``[batch, K]`` tokens after the bonus tokens."""
         rows, seq_lens = batch.req_pool_indices, batch.seq_lens
         self.draft.view.invalidate(self.draft.view.slots(rows, seq_lens[:, None] + self.offsets))
         bonus = batch.spec_info.bonus_tokens.long()
-        if not any(req.kv.req_pool_idx in self.followed for req in batch.reqs):
+        if not self.following.of(batch.reqs):
             return bonus[:, None].expand(-1, self.steps)
         if self.check is not None:
-            self.check(batch, self.followed)
+            self.check(batch, self.following.by_row)
         return self.draft.chain(
             rows,
             seq_lens,
@@ -220,23 +196,20 @@ class LVSpecWorker(BaseSpecWorker):
         self,
         batch: ScheduleBatch,
         drafted: torch.Tensor,
-        on_publish: Callable[[torch.Tensor], None] | None,
+        publish: Callable[[torch.Tensor], None],
         grammar_barrier: Callable[[], None] | None,
     ) -> GenerationBatchResult:
+        """One target forward over the chain, the verdict, and what follows from it."""
         rows, seq_lens = batch.req_pool_indices, batch.seq_lens
         chain = torch.cat([batch.spec_info.bonus_tokens.long()[:, None], drafted], dim=1)
-        batch.spec_info = self._verify_input(rows, seq_lens, chain)
-        stream = torch.get_device_module(self.device).current_stream()
-        record_stream_for_v2_verify(batch, batch.spec_info, stream)
-        forward_batch, can_run_graph = eagle_prepare_for_verify(
-            batch.spec_info, self.req_to_token_pool, batch, self.target_worker
-        )
-        record_stream_each((batch.input_ids, batch.out_cache_loc), stream)
+        relaxed = [f.relax for f in self.following.of(batch.reqs) if not f.relax.strict]
+        self.relaxation.scorer.listening = bool(relaxed)
+        forward_batch, can_run_graph = self._prepare_verify(batch, chain)
         tree = GrammarTree.from_linear_chain(chain) if batch.has_grammar else None
-        output = self.target_worker.forward_batch_generation(
+        logits_output = self.target_worker.forward_batch_generation(
             batch=None, forward_batch=forward_batch, is_verify=True
-        )
-        logits_output = output.logits_output
+        ).logits_output
+        logits = logits_output.next_token_logits
         batch.sampling_info.grammar_mask = tree and build_grammar_vocab_mask(
             reqs=batch.reqs,
             tree=tree,
@@ -246,20 +219,26 @@ class LVSpecWorker(BaseSpecWorker):
         )
         target = choose_target_tokens(
             self.target_worker.model_runner.sampler,
-            logits_output.next_token_logits,
+            logits,
             batch.sampling_info,
             batch.spec_info.positions,
             self.width,
         )
-        verdict = self._agree(accept_strict(drafted, target, self.limit[rows]))
+        evidence = None
+        if relaxed:
+            entropy = any(relax.rule == "fly" for relax in relaxed)
+            evidence = self.relaxation.evidence(rows, drafted, target, logits, entropy)
+        verdict = self._agree(accept(drafted, target, self.relaxation.policy(rows), evidence))
         new_seq_lens = seq_lens + verdict.accept_lens
-        if on_publish is not None:
-            on_publish(new_seq_lens)
+        publish(new_seq_lens)
         self.draft.view.settle(rows, drafted, verdict.accept_lens)
+        if evidence is not None:
+            self.relaxation.settle(rows, evidence, verdict.accept_lens)
         if batch.return_logprob:
             compute_spec_logprobs(
                 batch, logits_output, verdict.tokens.flatten(), chain_stride=self.width
             )
+        logits_output.auxiliary_device_output = CommittedKinds(verdict.kinds)
         bonus = verdict.tokens.gather(1, verdict.accept_lens.long()[:, None] - 1)[:, 0]
         return GenerationBatchResult(
             logits_output=logits_output,
@@ -272,13 +251,12 @@ class LVSpecWorker(BaseSpecWorker):
             extra_keep_alive_refs=[forward_batch],
         )
 
-    def _verify_input(
-        self, rows: torch.Tensor, seq_lens: torch.Tensor, chain: torch.Tensor
-    ) -> EagleVerifyInput:
-        view = self.draft.view
-        positions = seq_lens[:, None] + self.offsets
-        rope = (positions + view.rope_delta[rows][:, None]).flatten().repeat(3, 1)
-        return EagleVerifyInput(
+    def _prepare_verify(self, batch: ScheduleBatch, chain: torch.Tensor) -> tuple[Any, bool]:
+        """The verify forward over ``chain``, ``[batch, K + 1]``, and whether a graph runs it."""
+        rows, view = batch.req_pool_indices, self.draft.view
+        positions = batch.seq_lens[:, None] + self.offsets
+        rope = positions + view.rope_delta[rows][:, None]
+        batch.spec_info = EagleVerifyInput(
             draft_token=chain.flatten(),
             custom_mask=None,
             positions=positions.flatten(),
@@ -293,8 +271,15 @@ class LVSpecWorker(BaseSpecWorker):
             seq_lens_sum=None,
             seq_lens_cpu=None,
             prepared_out_cache_loc=view.slots(rows, positions).flatten(),
-            prepared_mrope_positions=rope,
+            prepared_mrope_positions=rope.flatten().repeat(3, 1),
         )
+        stream = torch.get_device_module(self.device).current_stream()
+        record_stream_for_v2_verify(batch, batch.spec_info, stream)
+        prepared = eagle_prepare_for_verify(
+            batch.spec_info, self.req_to_token_pool, batch, self.target_worker
+        )
+        record_stream_each((batch.input_ids, batch.out_cache_loc), stream)
+        return prepared
 
     def _agree(self, verdict: Verdict) -> Verdict:
         """Make rank 0's verdict everybody's under tensor parallelism."""

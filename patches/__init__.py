@@ -1,15 +1,63 @@
 """Changes of the host, one file each, applied through SGLang's hook registry.
 
-``CPU_PLATFORM`` is installed in every process of a machine on the CPU platform; ``LVSPEC`` only
-where the algorithm was asked for.
+``CPU_PLATFORM`` is applied in every process of a machine on the CPU platform; ``LVSPEC`` only in
+the processes of a server that asked for the algorithm; ``ALWAYS`` adds a flag that nobody must use.
 """
 
-from lvspec_sglang.patches import pin_memory, slot_writer, video_decoder
+from lvspec_sglang.patches import (
+    config_flag,
+    llava_dtype,
+    llava_verify,
+    pin_memory,
+    request_policy,
+    slot_writer,
+    video_decoder,
+)
 from lvspec_sglang.patches.base import Patch
 
 CPU_PLATFORM: tuple[Patch, ...] = (
+    *llava_dtype.PATCHES,
     *pin_memory.PATCHES,
     *slot_writer.PATCHES,
     *video_decoder.PATCHES,
 )
-LVSPEC: tuple[Patch, ...] = (*video_decoder.PATCHES,)
+LVSPEC: tuple[Patch, ...] = (
+    *llava_verify.PATCHES,
+    *request_policy.PATCHES,
+    *video_decoder.PATCHES,
+)
+ALWAYS: tuple[Patch, ...] = (*config_flag.PATCHES,)
+
+_applied: set[str] = set()
+
+
+def register(patches: tuple[Patch, ...]) -> None:
+    """Register ``patches`` in this process, each once, for SGLang to apply with other plugins'.
+
+    Raises:
+        RuntimeError: a host function is missing or takes other parameters than expected.
+    """
+    fresh = [patch for patch in patches if patch.target not in _applied]
+    mismatches = [text for patch in fresh if (text := patch.mismatch())]
+    if mismatches:
+        raise RuntimeError("lvspec_sglang does not fit this SGLang: " + "; ".join(mismatches))
+    for patch in fresh:
+        patch.install()
+        _applied.add(patch.target)
+
+
+def apply(patches: tuple[Patch, ...]) -> None:
+    """Register ``patches`` and apply them now: all plugins have been loaded.
+
+    Raises:
+        RuntimeError: as ``register``.
+    """
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    register(patches)
+    HookRegistry.apply_hooks()
+
+
+def applied() -> frozenset[str]:
+    """Targets patched in this process."""
+    return frozenset(_applied)

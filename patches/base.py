@@ -13,7 +13,8 @@ class Patch:
 
     Attributes:
         target: dotted path of the host function or method.
-        parameters: the parameter names ``target`` must have for ``hook`` to fit it.
+        parameters: the parameter names ``target`` must have for ``hook`` to fit it; None for a
+            builtin, which has no signature to read.
         hook: the function handed to ``HookRegistry.register``.
         kind: name of the ``HookType`` member: ``REPLACE``, ``AROUND`` or ``AFTER``.
         reason: what goes wrong without it.
@@ -21,7 +22,7 @@ class Patch:
     """
 
     target: str
-    parameters: tuple[str, ...]
+    parameters: tuple[str, ...] | None
     hook: Callable[..., Any]
     kind: str
     reason: str
@@ -30,9 +31,12 @@ class Patch:
     def mismatch(self) -> str | None:
         """Say how the host's ``target`` differs from what the patch was written for, or None."""
         try:
-            found = tuple(inspect.signature(resolve_name(self.target)).parameters)
+            function = resolve_name(self.target)
         except (ImportError, AttributeError) as error:
             return f"{self.target} is not in this SGLang ({error})"
+        if self.parameters is None:
+            return None
+        found = tuple(inspect.signature(function).parameters)
         if found != self.parameters:
             return f"{self.target}{found} was expected to take {self.parameters}"
         return None

@@ -5,6 +5,7 @@ host's extend computes every query of the whole sequence and throws the prefix a
 computes only the new ones, which is what makes a verify forward cheap.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,9 +13,19 @@ from sglang.srt.layers.attention.attention_registry import register_attention_ba
 from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
 from torch.nn.functional import scaled_dot_product_attention
 
+from lvspec_sglang.relevance.attention import visual_mass
+from lvspec_sglang.relevance.base import Scorer
+
 
 class ChainTorchBackend(TorchNativeAttnBackend):
     """The host's backend with TARGET_VERIFY and an extend that computes new queries only."""
+
+    _scoring: tuple[Scorer, torch.Tensor] | None = None
+    _report: Callable[[int, torch.Tensor], None] | None = None
+
+    def attach_scorer(self, scorer: Scorer, visual: torch.Tensor) -> None:
+        """Report attention on visual positions, ``[rows, width]`` bool, of verify forwards."""
+        self._scoring = scorer, visual
 
     def init_forward_metadata(self, forward_batch: Any) -> None:
         super().init_forward_metadata(forward_batch)
@@ -23,6 +34,31 @@ class ChainTorchBackend(TorchNativeAttnBackend):
             width = forward_batch.spec_info.draft_token_num
             forward_batch.extend_prefix_lens = prefix
             forward_batch.extend_seq_lens = torch.full_like(prefix, width)
+
+    def forward_extend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        layer: Any,
+        forward_batch: Any,
+        save_kv_cache: bool = True,
+    ) -> torch.Tensor:
+        if self._scoring is None or not forward_batch.forward_mode.is_target_verify():
+            return super().forward_extend(q, k, v, layer, forward_batch, save_kv_cache)
+        scorer, visual = self._scoring
+        if not scorer.listening or layer.layer_id not in scorer.layers:
+            return super().forward_extend(q, k, v, layer, forward_batch, save_kv_cache)
+        masses: list[torch.Tensor] = []
+        self._report = lambda row, logits: masses.append(
+            visual_mass(logits, visual[row, : logits.shape[-1]])
+        )
+        try:
+            output = super().forward_extend(q, k, v, layer, forward_batch, save_kv_cache)
+        finally:
+            self._report = None
+        scorer.observe(layer.layer_id, torch.cat(masses))
+        return output
 
     def _run_sdpa_forward_extend(
         self,
@@ -65,18 +101,19 @@ class ChainTorchBackend(TorchNativeAttnBackend):
         for row, prefix, new in requests:
             slots = req_to_token[row, : prefix + new]
             visible = torch.ones(new, prefix + new, dtype=torch.bool).tril_(prefix)
+            q = query[start : start + new].transpose(0, 1)
+            k, v = (cache[slots].to(query.dtype).transpose(0, 1) for cache in (k_cache, v_cache))
             output[start : start + new] = scaled_dot_product_attention(
-                query[start : start + new].transpose(0, 1)[None],
-                k_cache[slots].to(query.dtype).transpose(0, 1)[None],
-                v_cache[slots].to(query.dtype).transpose(0, 1)[None],
-                attn_mask=visible,
-                scale=scaling,
-                enable_gqa=enable_gqa,
+                q[None], k[None], v[None], attn_mask=visible, scale=scaling, enable_gqa=enable_gqa
             )[0].transpose(0, 1)
+            if self._report is not None:
+                logits = q @ k.repeat_interleave(len(q) // len(k), dim=0).transpose(1, 2)
+                scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+                self._report(row, (logits * scale).masked_fill(~visible, float("-inf")))
             start += new
         return output
 
 
 def register() -> None:
-    """Serve the name ``torch_native`` with this backend; the name stays, as the host compares it."""
+    """Serve the name ``torch_native``, which the host compares, with this backend."""
     register_attention_backend("torch_native")(ChainTorchBackend)

@@ -6,6 +6,7 @@ request's draft context in every round, so it is for tests, on the CPU platform.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class DraftKVCheck:
         return cls(draft) if os.environ.get(CHECK_ENV) == "1" else None
 
     @torch.inference_mode()
-    def __call__(self, batch: Any, followed: dict[int, Any]) -> None:
+    def __call__(self, batch: Any, followed: Mapping[int, Any]) -> None:
         """Check the committed context of every followed request of ``batch``.
 
         Raises:

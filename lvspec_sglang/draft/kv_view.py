@@ -64,11 +64,11 @@ class DraftKVView:
         self.draft_table[rows, :width] = self.target_table[rows].gather(1, self.kept[rows, :width])
 
     def lengths(self, rows: torch.Tensor, seq_lens: torch.Tensor) -> torch.Tensor:
-        """Number of tokens the draft keeps of the first ``seq_lens`` tokens of each row, [batch]."""
+        """How many of each row's first ``seq_lens`` tokens the draft keeps, ``[batch]``."""
         return seq_lens - self.dropped[rows]
 
     def slots(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Slots of text ``positions`` at or after the prompt's end, same shape, ``[batch, ...]``."""
+        """Target slots of ``positions``, ``[batch, ...]``, same shape, int64."""
         return self.target_table[rows.view(-1, *[1] * (positions.ndim - 1)), positions].long()
 
     def first_stale(self, row: int, count: int) -> int:
@@ -88,7 +88,7 @@ class DraftKVView:
         self.valid[slots] = True
 
     def mark_round(self, rows: torch.Tensor, slots: torch.Tensor) -> None:
-        """The draft wrote KV into ``slots``, ``[batch, n]``, in a round; only rows it follows count."""
+        """The draft wrote ``slots``, ``[batch, n]``, in a round; it counts for rows it follows."""
         self.valid[slots] = self.active[rows][:, None].expand_as(slots)
 
     def settle(self, rows: torch.Tensor, drafted: torch.Tensor, accept_lens: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ host beyond the platform interface is imported where it is used.
 """
 
 import logging
+import os
 from typing import Any
 
 from sglang.srt.platforms.cpu import CpuDeviceMixin
@@ -20,6 +21,9 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
     """SGLang's scheduler, radix cache, video path and server with torch arithmetic."""
 
     _enum = PlatformEnum.OOT
+
+    def get_device(self, device_id: int = 0) -> str:
+        return "cpu"
 
     def get_default_attention_backend(self) -> str:
         return "torch_native"
@@ -57,9 +61,12 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
             "No accelerator: the lvspec CPU platform runs SGLang with plain torch. "
             "It is for trying and testing, not for serving."
         )
+        # Threads that spin at a barrier make small models many times slower on a busy machine.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         if server_args.attention_backend in (None, "intel_amx"):
             server_args.attention_backend = "torch_native"
         server_args.sampling_backend = "pytorch"
+        server_args.sleep_on_idle = True
         if server_args.mm_attention_backend is None:
             server_args.mm_attention_backend = "sdpa"
         if server_args.max_total_tokens is None:

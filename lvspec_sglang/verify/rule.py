@@ -1,8 +1,64 @@
-"""The accept rule on batched tensors: the torch reference."""
+"""The accept rule on batched tensors: the torch reference.
 
+For i = 1..K the drafted token x_i is accepted if it is the target's token y_i, or position i is
+loose, or x_i is the right word at a slightly wrong place; the first x_i that is none of these is
+replaced by y_i and ends the round. (LVSpec, arXiv 2604.05650; the guards, the plausibility floor
+and the running quantile are ours.)
+"""
+
+from enum import IntEnum
 from typing import NamedTuple
 
 import torch
+
+FLY_WINDOW = 6
+FLY_ENTROPY = 0.3
+
+
+class Kind(IntEnum):
+    """Why a token was committed."""
+
+    MATCH = 0  # drafted, and the target's own choice
+    LOOSE = 1  # drafted, at a position of low visual relevance
+    SHIFT = 2  # drafted, the target's word at a neighbouring place
+    TARGET = 3  # the target's token after a rejected one
+    BONUS = 4  # the target's token after a wholly accepted chain
+
+
+class Policy(NamedTuple):
+    """How much a request relaxes, a row a request.
+
+    Attributes:
+        limit: ``[batch]`` int64, the most drafted tokens to accept; 0 decodes plainly.
+        threshold: ``[batch]`` float32; a position scoring at most this is loose, -inf: none.
+        floor: ``[batch]`` float32; a relaxed token needs ``p(x_i) >= floor * p(y_i)``.
+        draft_shift: ``[batch]`` int64; x_i may be the target's token up to so many places away.
+        target_shift: ``[batch]`` int64; y_i may be drafted up to so many places away.
+        fly: ``[batch]`` bool; FLy's rule instead of the loose one.
+    """
+
+    limit: torch.Tensor
+    threshold: torch.Tensor
+    floor: torch.Tensor
+    draft_shift: torch.Tensor
+    target_shift: torch.Tensor
+    fly: torch.Tensor
+
+
+class Evidence(NamedTuple):
+    """What the verify forward says of each drafted token, ``[batch, K]`` each.
+
+    Attributes:
+        relevance: float32, visual relevance of the position.
+        log_ratio: float32, ``log p(x_i) - log p(y_i)`` under the target.
+        entropy: float32, entropy of the target's choice over the log of the vocabulary, 0 to 1.
+        guarded: bool, x_i or y_i must never be relaxed.
+    """
+
+    relevance: torch.Tensor
+    log_ratio: torch.Tensor
+    entropy: torch.Tensor
+    guarded: torch.Tensor
 
 
 class Verdict(NamedTuple):
@@ -12,26 +68,77 @@ class Verdict(NamedTuple):
         accept_lens: ``[batch]`` int32; committed tokens of each request: the accepted drafted
             ones and the target's own token after them.
         tokens: ``[batch, K + 1]`` int64; the committed tokens first, then don't-care values.
+        kinds: ``[batch, K + 1]`` int8, a ``Kind`` each.
     """
 
     accept_lens: torch.Tensor
     tokens: torch.Tensor
+    kinds: torch.Tensor
 
 
-def accept_strict(drafted: torch.Tensor, target: torch.Tensor, limit: torch.Tensor) -> Verdict:
-    """Accept the longest prefix of drafted tokens that the target chose too.
+def accept(
+    drafted: torch.Tensor, target: torch.Tensor, policy: Policy, evidence: Evidence | None
+) -> Verdict:
+    """Decide a round.
 
-    With ``target`` sampled from the target's distribution at each position this keeps that
-    distribution exactly (SGLang's rule for chains without draft probabilities).
+    With ``target`` sampled from the target's distribution and no relaxation, that distribution is
+    kept exactly (SGLang's rule for chains without draft probabilities).
 
     Args:
         drafted: ``[batch, K]`` int64, the draft's chain.
         target: ``[batch, K + 1]`` int64, the target's token after the last committed token and
             after each drafted one.
-        limit: ``[batch]`` int64, the most drafted tokens to accept; 0 decodes a request plainly.
+        policy: how much each request relaxes.
+        evidence: what the forward says; None where nobody relaxes.
     """
     steps = drafted.shape[1]
+    offsets = torch.arange(steps + 1, device=drafted.device)
     match = drafted == target[:, :steps]
-    match &= torch.arange(steps, device=drafted.device) < limit[:, None]
-    accepted = match.int().cumprod(dim=1).sum(dim=1)
-    return Verdict((accepted + 1).int(), target)
+    loose = shift = torch.zeros_like(match)
+    if evidence is not None:
+        allowed = ~match & ~evidence.guarded & (evidence.log_ratio >= policy.floor.log()[:, None])
+        lenient = torch.where(
+            policy.fly[:, None],
+            fly_lenient(match, evidence.entropy),
+            evidence.relevance <= policy.threshold[:, None],
+        )
+        loose = allowed & lenient
+        shift = allowed & ~loose & shifted(drafted, target[:, :steps], policy)
+    passed = (match | loose | shift) & (offsets[:steps] < policy.limit[:, None])
+    accepted = passed.int().cumprod(dim=1).sum(dim=1)
+
+    is_draft = offsets < accepted[:, None]
+    padded = torch.cat([drafted, target[:, -1:]], dim=1)
+    kinds = torch.full_like(target, Kind.TARGET, dtype=torch.int8)
+    kinds[:, -1] = Kind.BONUS
+    drafted_kinds = loose.to(torch.int8) * Kind.LOOSE + shift.to(torch.int8) * Kind.SHIFT
+    kinds[:, :steps] = torch.where(is_draft[:, :steps], drafted_kinds, kinds[:, :steps])
+    return Verdict((accepted + 1).int(), torch.where(is_draft, padded, target), kinds)
+
+
+def shifted(drafted: torch.Tensor, target: torch.Tensor, policy: Policy) -> torch.Tensor:
+    """Whether x_i or y_i stands on the other side within its window, ``[batch, K]`` bool.
+
+    Args:
+        drafted, target: x and y at the same positions, ``[batch, K]`` int64.
+    """
+    places = torch.arange(drafted.shape[1], device=drafted.device)
+    distance = (places[:, None] - places[None, :]).abs()
+    near = distance[None]
+    same = drafted[:, :, None] == target[:, None, :]
+    x_among_targets = (same & (near <= policy.draft_shift[:, None, None])).any(dim=2)
+    y_among_drafts = (same & (near <= policy.target_shift[:, None, None])).any(dim=1)
+    return x_among_targets | y_among_drafts
+
+
+def fly_lenient(match: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
+    """FLy (arXiv 2511.22972): an uncertain target, and the next six drafted tokens all match.
+
+    Args:
+        match: ``[batch, K]`` bool.
+        entropy: ``[batch, K]``, normalised.
+    """
+    steps = match.shape[1]
+    padded = torch.cat([match, match.new_zeros(match.shape[0], FLY_WINDOW)], dim=1)
+    later = padded.unfold(1, FLY_WINDOW, 1)[:, 1 : steps + 1].all(dim=2)
+    return later & (entropy >= FLY_ENTROPY)

@@ -1,0 +1,43 @@
+"""The ``lvspec`` command."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``lvspec`` with ``argv`` (default: the process's); return the exit status."""
+    arguments = _parser().parse_args(argv)
+    return int(arguments.run(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lvspec", description="LVSPEC: loosely speculative decoding for video LLMs in SGLang."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="serve two small checkpoints and ask about a video")
+    demo.add_argument("--video", type=Path, help="a video file; without it a clip is made")
+    demo.add_argument("--max-new-tokens", type=int, default=64)
+    demo.set_defaults(run=_demo)
+
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing, the remedy")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from lvspec_sglang import demo
+
+    return demo.run(arguments.max_new_tokens, arguments.video)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from lvspec_sglang import doctor
+
+    return doctor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""What a server and a request may say about verification, and every message about it.
+
+A server takes one JSON object, ``--lvspec-config`` or ``LVSPEC_CONFIG``: the text itself or a
+file's path. A request takes ``custom_params={"lvspec": {...}}`` with the keys of ``RelaxConfig``.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+CONFIG_ENV = "LVSPEC_CONFIG"
+RULES = ("loose", "fly")
+SCORERS = ("attention", "random")
+GUARDS = ("digits", "negations", "order")
+MAX_SHIFT = 16
+
+
+def _object(name: str, given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ValueError(f"""{name} {given!r}: a JSON object, for example {{"preset": "strict"}}""")
+    return dict(given)
+
+
+def _known(
+    given: dict[str, Any], config: type, more: tuple[str, ...], hidden: str | None = None
+) -> None:
+    allowed = [item.name for item in fields(config) if item.name != hidden] + list(more)
+    for key in given:
+        if key not in allowed:
+            raise ValueError(f"unknown lvspec key {key!r}; allowed are {', '.join(allowed)}")
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} {value!r}: one of {', '.join(allowed)}")
+
+
+def _within(name: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name} {value!r}: a number from {low} to {high}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} {value!r}: from {low} to {high}")
+
+
+@dataclass(frozen=True)
+class RelaxConfig:
+    """How far a request's verification is relaxed.
+
+    Attributes:
+        rule: ``loose`` (visual relevance decides) or ``fly`` (the target's entropy decides).
+        loose_ratio: share of positions, those of lowest relevance, at which any drafted token is
+            accepted; 0 is none.
+        draft_shift: accept x_i if it is the target's token up to so many places away.
+        target_shift: accept x_i if y_i is drafted up to so many places away.
+        floor: a relaxed token needs at least this share of the probability of the target's own.
+    """
+
+    rule: str = "loose"
+    loose_ratio: float = 0.0
+    draft_shift: int = 0
+    target_shift: int = 0
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("rule", self.rule, RULES)
+        _within("loose_ratio", self.loose_ratio, 0.0, 1.0)
+        _within("floor", self.floor, 0.0, 1.0)
+        for name in ("draft_shift", "target_shift"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name} {value!r}: a whole number from 0 to {MAX_SHIFT}")
+            _within(name, value, 0, MAX_SHIFT)
+
+    @property
+    def strict(self) -> bool:
+        """Whether answers are the target's own, token for token."""
+        return self.rule == "loose" and not (
+            self.loose_ratio or self.draft_shift or self.target_shift
+        )
+
+
+PRESETS = {
+    "strict": RelaxConfig(),
+    # The rule as the paper has it; window and side of its position shift are not published.
+    "paper": RelaxConfig(loose_ratio=0.7, draft_shift=3, target_shift=3),
+}
+
+
+@dataclass(frozen=True)
+class LVSpecConfig:
+    """A server's configuration.
+
+    Attributes:
+        relax: what a request gets that says nothing itself.
+        relevance: the scorer: ``attention`` (share of attention on the video) or ``random``.
+        layers: target layers the attention scorer reads; empty for the middle third.
+        guards: word classes never relaxed, beside stop and special tokens.
+    """
+
+    relax: RelaxConfig = field(default_factory=RelaxConfig)
+    relevance: str = "attention"
+    layers: tuple[int, ...] = ()
+    guards: tuple[str, ...] = GUARDS
+
+    def __post_init__(self) -> None:
+        _one_of("relevance", self.relevance, SCORERS)
+        for guard in self.guards:
+            _one_of("guards", guard, GUARDS)
+        for layer in self.layers:
+            if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
+                raise ValueError(f"layers {list(self.layers)!r}: a list of layer numbers from 0")
+
+
+def parse_relax(given: Any, default: RelaxConfig) -> RelaxConfig:
+    """A request's relaxation from its JSON object ``given``; absent keys keep ``default``.
+
+    Raises:
+        ValueError: not an object, an unknown key, a wrong type or an out-of-range value.
+    """
+    if given is None:
+        return default
+    given = _object("lvspec", given)
+    preset = given.pop("preset", None)
+    if preset is not None:
+        _one_of("preset", preset, tuple(PRESETS))
+        default = PRESETS[preset]
+    _known(given, RelaxConfig, ("preset",))
+    return replace(default, **given)
+
+
+def parse_server(text: str) -> LVSpecConfig:
+    """A server's configuration from JSON ``text`` or the path of a JSON file.
+
+    Raises:
+        ValueError: neither JSON nor a file, an unknown key, a wrong type or an out-of-range value.
+    """
+    stripped = text.strip()
+    if not stripped.startswith("{"):
+        path = Path(stripped).expanduser()
+        if not path.is_file():
+            raise ValueError(
+                f"lvspec config {text!r} is neither a JSON object nor a file; "
+                """write for example '{"preset": "paper"}'"""
+            )
+        stripped = path.read_text()
+    try:
+        given = _object("lvspec config", json.loads(stripped))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"lvspec config is not JSON: {error}") from error
+    relax_keys = {item.name for item in fields(RelaxConfig)} | {"preset"}
+    relax = parse_relax({k: given.pop(k) for k in relax_keys & given.keys()}, RelaxConfig())
+    _known(given, LVSpecConfig, tuple(sorted(relax_keys)), hidden="relax")
+    for key in ("layers", "guards"):
+        if key in given:
+            if not isinstance(given[key], list):
+                raise ValueError(f"{key} {given[key]!r}: a list")
+            given[key] = tuple(given[key])
+    return LVSpecConfig(relax=relax, **given)
+
+
+def server_config() -> LVSpecConfig:
+    """The configuration of this process's server, from ``LVSPEC_CONFIG``."""
+    text = os.environ.get(CONFIG_ENV)
+    return parse_server(text) if text else LVSpecConfig()

@@ -1,0 +1,134 @@
+"""``lvspec demo``: two servers, one question about a video, one follow-up, side by side."""
+
+import contextlib
+import functools
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lvspec_sglang.clips import moving_square, write_clip
+from lvspec_sglang.serving import LocalServer
+
+QUESTIONS = ("What happens in this video?", "And what happens then?")
+
+
+class Turn(NamedTuple):
+    """One answered question: its text, its time and what the server says of it."""
+
+    text: str
+    seconds: float
+    meta: dict[str, Any]
+
+
+def run(max_new_tokens: int, video: Path | None) -> int:
+    """Start a server with LVSPEC and one without, ask both, print the comparison; return 0."""
+    with tempfile.TemporaryDirectory(prefix="lvspec-demo-") as folder:
+        target, draft = _checkpoints(Path(folder))
+        clip = video or write_clip(Path(folder) / "clip.mp4", moving_square(32, seed=7))
+        common = ("--dtype", "float32", "--random-seed", "1")
+        speculating = (
+            "--speculative-algorithm", "LVSPEC", "--speculative-draft-model-path", str(draft),
+        )  # fmt: skip
+        servers = (
+            ("LVSPEC", LocalServer(target, *common, *speculating)),
+            ("target alone", LocalServer(target, *common)),
+        )
+        with contextlib.ExitStack() as stack:
+            for _, server in servers:
+                stack.callback(server.stop)
+                server.start()
+            _await(servers)
+            _warm_up(servers, target)
+            turns = _converse(servers, target, clip, max_new_tokens)
+        _report(turns)
+    return 0
+
+
+def _checkpoints(folder: Path) -> tuple[Path, Path]:
+    from lvspec_sglang import tiny
+
+    print("Making two tiny random checkpoints (they babble; the machinery is what runs) ...")
+    target = tiny.write_qwen2_5_vl(folder / "target", tiny.TARGET, seed=1)
+    return target, tiny.write_perturbed(target, folder / "draft", noise=0.01, seed=2)
+
+
+def _await(servers: tuple[tuple[str, LocalServer], ...]) -> None:
+    for name, server in servers:
+        server.wait_ready(progress=functools.partial(_progress, name))
+        print(f"\r{name}: ready{' ' * 30}")
+
+
+def _progress(name: str, waited: float) -> None:
+    print(f"\r{name}: starting, {waited:.0f} s", end="", flush=True)
+
+
+def _warm_up(servers: tuple[tuple[str, LocalServer], ...], target: Path) -> None:
+    print("Warming up (the first picture compiles the vision tower) ...")
+    with tempfile.TemporaryDirectory() as folder:
+        other = write_clip(Path(folder) / "warm.mp4", moving_square(32, seed=1))
+        for _, server in servers:
+            _ask(server, _prompt(target, [QUESTIONS[0]], []), other, 16)
+
+
+def _converse(
+    servers: tuple[tuple[str, LocalServer], ...], target: Path, clip: Path, max_new_tokens: int
+) -> dict[str, list[Turn]]:
+    turns: dict[str, list[Turn]] = {name: [] for name, _ in servers}
+    for number in range(len(QUESTIONS)):
+        print(f"\nTurn {number + 1}: {QUESTIONS[number]}")
+        for name, server in servers:
+            answers = [turn.text for turn in turns[name]]
+            prompt = _prompt(target, list(QUESTIONS[: number + 1]), answers)
+            turns[name].append(_ask(server, prompt, clip, max_new_tokens, echo=name))
+    return turns
+
+
+def _prompt(target: Path, questions: list[str], answers: list[str]) -> str:
+    from transformers import AutoTokenizer
+
+    messages: list[dict[str, Any]] = []
+    for number, question in enumerate(questions):
+        video = [{"type": "video"}] if number == 0 else []
+        messages.append({"role": "user", "content": [*video, {"type": "text", "text": question}]})
+        if number < len(answers):
+            messages.append({"role": "assistant", "content": answers[number]})
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _ask(
+    server: LocalServer, prompt: str, clip: Path, max_new_tokens: int, echo: str | None = None
+) -> Turn:
+    text, first, meta = "", 0.0, {}
+    if echo is not None:
+        print(f"  {echo}: ", end="", flush=True)
+    sampling = {"temperature": 0, "max_new_tokens": max_new_tokens}
+    for event in server.stream(text=prompt, video_data=str(clip), sampling_params=sampling):
+        first = first or time.monotonic()
+        if echo is not None:
+            print(event["text"][len(text) :], end="", flush=True)
+        text, meta = event["text"], event["meta_info"]
+    if echo is not None:
+        print()
+    return Turn(text, time.monotonic() - first, meta)
+
+
+def _report(turns: dict[str, list[Turn]]) -> None:
+    print(f"\n{'':14} turn  decode s  tokens  target forwards/token  accepted length  cached")
+    for name, answered in turns.items():
+        for number, turn in enumerate(answered, 1):
+            print(f"{name:14} {number:4}  {turn.seconds:8.2f}  {_figures(turn.meta)}")
+    alone, lvspec = (
+        sum(turn.seconds for turn in turns[name]) for name in ("target alone", "LVSPEC")
+    )
+    same = [a.text == b.text for a, b in zip(*turns.values(), strict=True)]
+    print(f"\nDecoding: {lvspec:.2f} s with LVSPEC, {alone:.2f} s without: {alone / lvspec:.2f}x")
+    print("Answers are identical." if all(same) else "ANSWERS DIFFER: please report this.")
+
+
+def _figures(meta: dict[str, Any]) -> str:
+    tokens = meta["completion_tokens"]
+    forwards = meta.get("spec_verify_ct") or tokens - 1
+    accepted = f"{meta['spec_accept_length']:15.2f}" if "spec_accept_length" in meta else " " * 15
+    return f"{tokens:6}  {forwards / tokens:21.2f}  {accepted}  {meta['cached_tokens']:6}"

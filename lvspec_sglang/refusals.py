@@ -1,0 +1,92 @@
+"""Server arguments LVSPEC cannot work with, each with what to type instead."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Refusal(NamedTuple):
+    """``given`` names the offending argument, or is None where it is fine."""
+
+    given: Callable[[Any], str | None]
+    remedy: str
+
+
+def _flag(field: str, option: str, fine: tuple[Any, ...]) -> Callable[[Any], str | None]:
+    def given(args: Any) -> str | None:
+        value = getattr(args, field)
+        if value in fine or (isinstance(value, (list, dict)) and not value):
+            return None
+        return option if value is True else f"{option} {value}"
+
+    return given
+
+
+REFUSALS = (
+    Refusal(_flag("pp_size", "--pp-size", (1,)), "use --tp-size instead"),
+    Refusal(_flag("attn_dp_size", "--attn-dp-size", (None, 0, 1)), "use --dp-size instead"),
+    Refusal(_flag("enable_dp_attention", "--enable-dp-attention", (False,)), "leave it out"),
+    Refusal(_flag("enable_lora", "--enable-lora", (None, False)), "merge the adapter first"),
+    Refusal(_flag("lora_paths", "--lora-paths", (None,)), "merge the adapters first"),
+    Refusal(
+        _flag("enable_hierarchical_cache", "--enable-hierarchical-cache", (False,)),
+        "leave it out: it moves KV behind the draft's back",
+    ),
+    Refusal(
+        _flag("disaggregation_mode", "--disaggregation-mode", ("null",)),
+        "serve prefill and decode together",
+    ),
+    Refusal(
+        _flag(
+            "speculative_use_rejection_sampling", "--speculative-use-rejection-sampling", (False,)
+        ),
+        "leave it out: sampled answers already keep the target's distribution",
+    ),
+    Refusal(
+        _flag("speculative_eagle_topk", "--speculative-eagle-topk", (None, 1)),
+        "leave it out: LVSPEC drafts a chain",
+    ),
+    Refusal(
+        _flag("kv_cache_dtype", "--kv-cache-dtype", ("auto", "bf16", "bfloat16")),
+        "use --kv-cache-dtype auto",
+    ),
+    Refusal(_flag("page_size", "--page-size", (None, 1)), "use --page-size 1"),
+    Refusal(_flag("enable_unified_memory", "--enable-unified-memory", (False,)), "leave it out"),
+    Refusal(
+        _flag("enable_return_hidden_states", "--enable-return-hidden-states", (False,)),
+        "leave it out",
+    ),
+    Refusal(_flag("enable_watermark", "--enable-watermark", (False,)), "leave it out"),
+    Refusal(_flag("use_ray", "--use-ray", (False,)), "leave it out: Ray actors load no plugins"),
+)
+
+
+def check_server_args(args: Any) -> None:
+    """Raise for the first argument LVSPEC cannot work with.
+
+    Args:
+        args: SGLang's server arguments, or its stand-in while they are being resolved.
+
+    Raises:
+        ValueError: naming the argument given and the remedy.
+    """
+    for refusal in REFUSALS:
+        given = refusal.given(args)
+        if given is not None:
+            raise ValueError(f"LVSPEC does not work with {given}: {refusal.remedy}.")
+    if not args.speculative_draft_model_path:
+        raise ValueError(
+            "LVSPEC needs a small video LLM to draft: add --speculative-draft-model-path PATH, a "
+            "checkpoint of the target's family with the target's tokenizer."
+        )
+    steps = args.speculative_num_steps
+    if steps is not None and steps < 1:
+        raise ValueError(
+            f"--speculative-num-steps {steps}: LVSPEC drafts at least one token a round; "
+            "leave it out for the default of 10."
+        )
+    tokens = args.speculative_num_draft_tokens
+    if tokens is not None and steps is not None and tokens != steps + 1:
+        raise ValueError(
+            f"--speculative-num-draft-tokens {tokens} with --speculative-num-steps {steps}: "
+            f"leave the first one out; LVSPEC verifies {steps + 1} tokens a round then."
+        )

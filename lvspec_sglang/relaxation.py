@@ -1,0 +1,134 @@
+"""What relaxes each request: its policy, its running threshold, the evidence of a round."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from lvspec_sglang.config import LVSpecConfig, RelaxConfig
+from lvspec_sglang.relevance import SCORERS, Scorer
+from lvspec_sglang.verify.quantile import ScoreRing
+from lvspec_sglang.verify.rule import Evidence, Policy
+
+MAX_STOP_TOKENS = 16
+NO_TOKEN = -1
+
+
+class Relaxation:
+    """Per-request policy and scores on the device, a row a request.
+
+    Attributes:
+        scorer: scores the queries of a verify forward.
+        visual: ``[rows, width]`` bool, which positions of a row hold visual tokens.
+    """
+
+    def __init__(
+        self,
+        config: LVSpecConfig,
+        layers: tuple[int, ...],
+        rows: int,
+        width: int,
+        guarded: torch.Tensor,
+    ) -> None:
+        """Prepare for ``rows`` requests of at most ``width`` tokens.
+
+        Args:
+            layers: target layers the scorer reads.
+            guarded: token ids never relaxed, ``[vocab]`` bool, on the device.
+        """
+        device = guarded.device
+        self.scorer: Scorer = SCORERS[config.relevance](layers)
+        self.guarded = guarded
+        self.visual = torch.zeros(rows, width, dtype=torch.bool, device=device)
+        self.ring = ScoreRing(rows, device=device)
+        self.stops = torch.full((rows, MAX_STOP_TOKENS), NO_TOKEN, device=device)
+        self.limit = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.ratio = torch.zeros(rows, device=device)
+        self.floor = torch.zeros(rows, device=device)
+        self.draft_shift = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.target_shift = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.fly = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    def begin(
+        self,
+        row: int,
+        limit: int,
+        relax: RelaxConfig,
+        spans: Sequence[tuple[int, int]],
+        stop_tokens: Sequence[int],
+    ) -> None:
+        """Start a request in ``row``.
+
+        Args:
+            limit: the most drafted tokens a round may accept.
+            spans: prompt positions ``[start, stop)`` of visual tokens.
+            stop_tokens: token ids that end this request.
+        """
+        assert len(stop_tokens) <= MAX_STOP_TOKENS, f"{len(stop_tokens)} stop tokens"
+        self.ring.reset(row)
+        self.visual[row] = False
+        for start, stop in spans:
+            self.visual[row, start:stop] = True
+        self.stops[row] = NO_TOKEN
+        self.stops[row, : len(stop_tokens)] = torch.tensor(stop_tokens, dtype=torch.int64)
+        self.limit[row] = limit
+        self.ratio[row] = relax.loose_ratio
+        self.floor[row] = relax.floor
+        self.draft_shift[row] = relax.draft_shift
+        self.target_shift[row] = relax.target_shift
+        self.fly[row] = relax.rule == "fly"
+
+    def policy(self, rows: torch.Tensor) -> Policy:
+        """The policies of ``rows``, ``[batch]``."""
+        return Policy(
+            limit=self.limit[rows],
+            threshold=self.ring.threshold(rows, self.ratio[rows]),
+            floor=self.floor[rows],
+            draft_shift=self.draft_shift[rows],
+            target_shift=self.target_shift[rows],
+            fly=self.fly[rows],
+        )
+
+    def evidence(
+        self,
+        rows: torch.Tensor,
+        drafted: torch.Tensor,
+        target: torch.Tensor,
+        logits: torch.Tensor,
+        entropy: bool,
+    ) -> Evidence:
+        """What the last verify forward says of the drafted tokens.
+
+        Args:
+            rows: ``[batch]``.
+            drafted: ``[batch, K]`` int64.
+            target: ``[batch, K + 1]`` int64.
+            logits: the target's, ``[batch * (K + 1), vocab]``.
+            entropy: whether anybody asks for the entropy, which costs a softmax.
+        """
+        batch, steps = drafted.shape
+        # A drafted token is judged at the query that predicts it.
+        relevance = self.scorer.scores(batch, steps + 1, logits.device)[:, :steps].float()
+        logits = logits.view(batch, steps + 1, -1)[:, :steps]
+        wanted = target[:, :steps]
+        pair = logits.gather(2, torch.stack([drafted, wanted], dim=2)).float()
+        normalised = torch.zeros_like(relevance)
+        if entropy:
+            log_p = logits.float().log_softmax(dim=-1)
+            normalised = -(log_p.exp() * log_p).sum(dim=-1)
+            normalised /= math.log(logits.shape[-1])
+        stops = self.stops[rows][:, None, :]
+        ends = (stops == drafted[:, :, None]) | (stops == wanted[:, :, None])
+        last = len(self.guarded) - 1
+        guarded = self.guarded[drafted.clamp(max=last)] | self.guarded[wanted.clamp(max=last)]
+        return Evidence(
+            relevance=relevance,
+            log_ratio=pair[..., 0] - pair[..., 1],
+            entropy=normalised,
+            guarded=guarded | ends.any(dim=2),
+        )
+
+    def settle(self, rows: torch.Tensor, evidence: Evidence, accept_lens: torch.Tensor) -> None:
+        """Remember the scores of the positions a round decided, ``accept_lens`` ``[batch]``."""
+        steps = evidence.relevance.shape[1]
+        self.ring.push(rows, evidence.relevance, accept_lens.long().clamp(max=steps))

@@ -1,0 +1,42 @@
+"""Tokens that are never relaxed, on either side: what a wording change must not touch."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+NEGATIONS = frozenset(
+    "no not none never nothing nobody nowhere neither nor without cannot n't isn't aren't wasn't "
+    "weren't don't doesn't didn't can't couldn't won't wouldn't hasn't haven't hadn't".split()
+)
+ORDER = frozenset(
+    "before after then first second third last next previous earlier later until while during "
+    "finally again once twice".split()
+)
+CLASSES = {
+    "digits": lambda text: any(character.isdigit() for character in text),
+    "negations": lambda text: text in NEGATIONS,
+    "order": lambda text: text in ORDER,
+}
+
+
+def guarded_tokens(tokenizer: Any, vocab: int, classes: Iterable[str]) -> torch.Tensor:
+    """Which token ids are guarded whatever the request, ``[vocab]`` bool.
+
+    Special tokens always are. A word counts when one token holds it whole.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        vocab: number of token ids the models share.
+        classes: keys of ``CLASSES``.
+    """
+    tests = [CLASSES[name] for name in classes]
+    known = min(vocab, len(tokenizer))
+    texts = tokenizer.batch_decode([[token] for token in range(known)])
+    guarded = torch.zeros(vocab, dtype=torch.bool)
+    for token, text in enumerate(texts):
+        word = text.strip().lower()
+        guarded[token] = any(test(word) for test in tests)
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    guarded[[token for token in special if token < vocab]] = True
+    return guarded

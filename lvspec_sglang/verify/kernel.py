@@ -1,0 +1,164 @@
+"""The accept rule in one Triton launch, equal to ``rule.accept`` bit for bit."""
+
+import torch
+import triton
+import triton.language as tl
+
+from lvspec_sglang.verify.quantile import MIN_HELD, Recent
+from lvspec_sglang.verify.rule import FLY_ENTROPY, FLY_WINDOW, Evidence, Kind, Policy, Verdict
+
+MAX_STEPS = 32
+
+_MATCH = tl.constexpr(int(Kind.MATCH))
+_LOOSE = tl.constexpr(int(Kind.LOOSE))
+_SHIFT = tl.constexpr(int(Kind.SHIFT))
+_TARGET = tl.constexpr(int(Kind.TARGET))
+_BONUS = tl.constexpr(int(Kind.BONUS))
+_FLY_WINDOW = tl.constexpr(FLY_WINDOW)
+_FLY_ENTROPY = tl.constexpr(FLY_ENTROPY)
+_MIN_HELD = tl.constexpr(MIN_HELD)
+
+
+@triton.jit
+def _running_quantile(
+    scores: tl.tensor, count: tl.tensor, ratio: tl.tensor, SIZE: tl.constexpr, BLOCK: tl.constexpr
+) -> tl.tensor:
+    """``quantile.running_quantile`` of the row at pointer ``scores``, by counting, not sorting."""
+    held = tl.minimum(count, SIZE)
+    places = tl.arange(0, BLOCK)
+    value = tl.load(scores + places, mask=places < held, other=float("inf"))
+    at_most = tl.sum((value[None, :] <= value[:, None]).to(tl.int32), axis=1)
+    rank = tl.floor(ratio * held.to(tl.float32)).to(tl.int32)
+    smallest = tl.min(tl.where(at_most >= rank, value, float("inf")), axis=0)
+    return tl.where((rank >= 1) & (held >= _MIN_HELD), smallest, float("-inf"))
+
+
+@triton.jit
+def accept_kernel(
+    drafted: tl.tensor,
+    target: tl.tensor,
+    limit: tl.tensor,
+    threshold: tl.tensor,
+    log_floor: tl.tensor,
+    draft_shift: tl.tensor,
+    target_shift: tl.tensor,
+    fly: tl.tensor,
+    relevance: tl.tensor | None,
+    log_ratio: tl.tensor | None,
+    entropy: tl.tensor | None,
+    guarded: tl.tensor | None,
+    ring_scores: tl.tensor | None,
+    ring_count: tl.tensor | None,
+    ring_rows: tl.tensor | None,
+    ratio: tl.tensor | None,
+    accept_lens: tl.tensor,
+    tokens: tl.tensor,
+    kinds: tl.tensor,
+    STEPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    RING_SIZE: tl.constexpr,
+    RING_BLOCK: tl.constexpr,
+) -> None:
+    """One program a request; every argument but the sizes points at a contiguous tensor."""
+    request = tl.program_id(0)
+    drafted += request * STEPS
+    target += request * (STEPS + 1)
+    tokens += request * (STEPS + 1)
+    kinds += request * (STEPS + 1)
+    places = tl.arange(0, BLOCK)
+    inside = places < STEPS
+    x = tl.load(drafted + places, mask=inside, other=0)
+    y = tl.load(target + places, mask=inside, other=0)
+
+    passed = (x == y) & inside
+    kind = tl.full([BLOCK], _MATCH, tl.int8)
+    if relevance is not None:
+        at = request * STEPS + places
+        may_not = tl.load(guarded + at, mask=inside, other=1)
+        plausible = tl.load(log_ratio + at, mask=inside, other=0.0) >= tl.load(log_floor + request)
+        allowed = inside & (passed == 0) & (may_not == 0) & plausible
+
+        ahead = places[None, :] - places[:, None]
+        in_window = (ahead >= 1) & (ahead <= _FLY_WINDOW)
+        later = tl.sum((in_window & passed[None, :]).to(tl.int32), axis=1) == _FLY_WINDOW
+        uncertain = tl.load(entropy + at, mask=inside, other=0.0) >= _FLY_ENTROPY
+        if ring_scores is not None:
+            row = tl.load(ring_rows + request)
+            most = _running_quantile(
+                ring_scores + row * RING_SIZE,
+                tl.load(ring_count + row),
+                tl.load(ratio + request),
+                RING_SIZE,
+                RING_BLOCK,
+            )
+        else:
+            most = tl.load(threshold + request)
+        wordy = tl.load(relevance + at, mask=inside, other=0.0) <= most
+        by_fly = tl.load(fly + request) != 0
+        loose = allowed & ((by_fly & later & uncertain) | ((by_fly == 0) & wordy))
+
+        same = (x[:, None] == y[None, :]) & inside[:, None] & inside[None, :]
+        distance = tl.abs(ahead)
+        near_x = same & (distance <= tl.load(draft_shift + request))
+        near_y = same & (distance <= tl.load(target_shift + request))
+        x_among_targets = tl.max(near_x.to(tl.int32), axis=1)
+        y_among_drafts = tl.max(near_y.to(tl.int32), axis=0)
+        shift = allowed & (loose == 0) & ((x_among_targets | y_among_drafts) != 0)
+
+        passed = passed | loose | shift
+        kind = tl.where(loose, _LOOSE, tl.where(shift, _SHIFT, kind))
+
+    passed = passed & (places < tl.load(limit + request))
+    accepted = tl.min(tl.where(passed, STEPS, places), axis=0)
+    is_draft = places < accepted
+    tl.store(accept_lens + request, accepted + 1)
+    tl.store(tokens + places, tl.where(is_draft, x, y), mask=inside)
+    tl.store(tokens + STEPS, tl.load(target + STEPS))
+    tl.store(kinds + places, tl.where(is_draft, kind, _TARGET), mask=inside)
+    tl.store(kinds + STEPS, _BONUS)
+
+
+def accept_triton(
+    drafted: torch.Tensor,
+    target: torch.Tensor,
+    policy: Policy,
+    evidence: Evidence | None,
+    recent: Recent | None = None,
+) -> Verdict:
+    """``rule.accept`` in one kernel launch, without synchronising.
+
+    Args:
+        drafted, target, policy, evidence: as in ``rule.accept``; K at most ``MAX_STEPS``.
+        recent: if given, thresholds are the running quantiles of these scores and
+            ``policy.threshold`` is not read.
+    """
+    batch, steps = drafted.shape
+    assert steps <= MAX_STEPS, f"the kernel decides at most {MAX_STEPS} drafted tokens, not {steps}"
+    # The device's fast logarithm differs from torch's in the last bit, so torch takes it.
+    policy = policy._replace(floor=policy.floor.log())
+    accept_lens = torch.empty(batch, dtype=torch.int32, device=drafted.device)
+    tokens = torch.empty(batch, steps + 1, dtype=torch.int64, device=drafted.device)
+    kinds = torch.empty(batch, steps + 1, dtype=torch.int8, device=drafted.device)
+    scores = count = rows = ratio = None
+    size = 1
+    if recent is not None:
+        scores, count = recent.ring.scores, recent.ring.count
+        rows, ratio, size = recent.rows.contiguous(), recent.ratio.contiguous(), recent.ring.size
+    accept_kernel[(batch,)](
+        drafted.contiguous(),
+        target.contiguous(),
+        *(value.contiguous() for value in policy),
+        *((None,) * 4 if evidence is None else (value.contiguous() for value in evidence)),
+        scores,
+        count,
+        rows,
+        ratio,
+        accept_lens,
+        tokens,
+        kinds,
+        STEPS=steps,
+        BLOCK=triton.next_power_of_2(steps),
+        RING_SIZE=size,
+        RING_BLOCK=triton.next_power_of_2(size),
+    )
+    return Verdict(accept_lens, tokens, kinds)

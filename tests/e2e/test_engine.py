@@ -1,0 +1,47 @@
+"""``sglang.Engine``, overlap scheduling, and what a wrong start says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lvspec_sglang.serving import LocalServer, ServerFailed
+from tests.e2e.conftest import Clips, Servers
+from tests.e2e.prompts import VIDEO, answer, chat, request
+
+
+def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
+    servers: Servers, clips: Clips, checkpoints: dict[str, Path]
+) -> None:
+    payloads = [
+        request(chat("overlapped"), tokens=50, ignore_eos=True),
+        request(chat(VIDEO + "overlapped"), video=clips.short),
+        request(chat(VIDEO + "long"), video=clips.long),
+        request(chat("json"), regex=r'\{"a": [0-9]{1,9}\}'),
+        request(chat("penalised"), tokens=20, frequency_penalty=0.6),
+    ]
+    program = Path(__file__).with_name("engine_program.py")
+    done = subprocess.run(
+        [
+            sys.executable, str(program), str(checkpoints["target"]), str(checkpoints["near"]),
+            json.dumps(payloads),
+        ],
+        capture_output=True, text=True, timeout=600, cwd=program.parents[2],
+    )  # fmt: skip
+    printed = [line for line in done.stdout.splitlines() if line.startswith('{"overlapping"')]
+    assert printed, done.stderr[-3000:]
+    result = json.loads(printed[0])
+    assert result["overlapping"]
+    assert result["ids"] == [answer(servers.alone, payload)["ids"][0] for payload in payloads]
+
+
+def test_a_wrong_start_says_what_to_type(checkpoints: dict[str, Path]) -> None:
+    server = LocalServer(checkpoints["target"], "--speculative-algorithm", "LVSPEC")
+    server.start()
+    try:
+        with pytest.raises(ServerFailed, match="add --speculative-draft-model-path PATH"):
+            server.wait_ready()
+    finally:
+        server.stop()

@@ -1,0 +1,91 @@
+"""Relaxed verification in a real server: per request, beside strict ones, never past the end."""
+
+from typing import Any
+
+import pytest
+
+from lvspec_sglang.serving import LocalServer
+from lvspec_sglang.verify.rule import Kind
+from tests.e2e.conftest import Clips, Servers
+from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
+
+RELAXED = {Kind.LOOSE, Kind.SHIFT}
+
+
+def relaxed(clips: Clips, text: str, tokens: int = 80, **relax: Any) -> dict[str, Any]:
+    return request(
+        chat(VIDEO + text), tokens, video=clips.short, ignore_eos=True,
+        custom_params={"lvspec": relax},
+    )  # fmt: skip
+
+
+def kinds(server: LocalServer, payload: dict[str, Any]) -> list[int]:
+    meta = server.generate(**payload)["meta_info"]
+    assert len(meta["lvspec_kinds"]) == meta["completion_tokens"]
+    return meta["lvspec_kinds"]
+
+
+@pytest.mark.parametrize("relax", [{"preset": "paper"}, {"loose_ratio": 0.5, "floor": 0.01}])
+def test_a_relaxed_request_commits_more_a_round(
+    servers: Servers, clips: Clips, relax: dict[str, Any]
+) -> None:
+    strict, loose = (
+        servers.near.generate(**relaxed(clips, "relax", **given))["meta_info"]
+        for given in ({"preset": "strict"}, relax)
+    )
+    assert RELAXED & set(loose["lvspec_kinds"])
+    assert not RELAXED & set(strict["lvspec_kinds"])
+    assert loose["spec_verify_ct"] < strict["spec_verify_ct"]
+
+
+def test_kinds_add_up_to_the_rounds(servers: Servers, clips: Clips) -> None:
+    meta = servers.near.generate(**relaxed(clips, "count", preset="paper"))["meta_info"]
+    own = [kind for kind in meta["lvspec_kinds"] if kind in (Kind.TARGET, Kind.BONUS)]
+    # The first token is the prefill's; the last round may be cut off by max_new_tokens.
+    assert len(own) - 1 in (meta["spec_verify_ct"], meta["spec_verify_ct"] - 1)
+
+
+def test_strict_requests_beside_relaxed_ones_keep_the_targets_tokens(
+    servers: Servers, clips: Clips
+) -> None:
+    strict = [
+        request(chat(VIDEO + "beside"), video=clips.short),
+        request(chat("beside, without a video"), custom_params={"lvspec": {"preset": "paper"}}),
+        request(
+            chat(VIDEO + "json"), video=clips.short, regex=r"[0-9]{3,12}",
+            custom_params={"lvspec": {"preset": "paper"}},
+        ),
+    ]  # fmt: skip
+    mixed = [*strict, relaxed(clips, "loose"), relaxed(clips, "looser", loose_ratio=1.0)]
+    assert answer_all(servers.near, mixed)[:3] == [answer(servers.alone, each) for each in strict]
+
+
+def test_the_end_is_never_drafted_away(servers: Servers, clips: Clips) -> None:
+    """Every position is loose; where the target would end, the answer ends."""
+    payload = request(
+        chat(VIDEO + "end"), 200, video=clips.short, custom_params={"lvspec": {"loose_ratio": 1.0}}
+    )
+    free = {**payload, "sampling_params": {**payload["sampling_params"], "ignore_eos": True}}
+    said = servers.near.generate(**free)["output_ids"]
+    stop = said[40]
+    payload["sampling_params"]["stop_token_ids"] = [stop]
+    result = servers.near.generate(**payload)
+    assert result["meta_info"]["finish_reason"]["type"] == "stop"
+    assert result["meta_info"]["lvspec_kinds"][-1] not in RELAXED
+
+
+def test_a_misspelt_key_is_the_clients_error_and_hurts_nobody(
+    servers: Servers, clips: Clips
+) -> None:
+    response = servers.near.post("/generate", relaxed(clips, "oops", losse_ratio=0.5))
+    assert response.status_code == 400
+    assert "unknown lvspec key 'losse_ratio'; allowed are" in response.text
+    good = request(chat(VIDEO + "what is it?"), video=clips.short)
+    assert answer(servers.near, good) == answer(servers.alone, good)
+
+
+def test_prometheus_counts_tokens_by_kind(servers: Servers, clips: Clips) -> None:
+    servers.near.generate(**relaxed(clips, "metrics", preset="paper"))
+    metrics = servers.near.get("/metrics").text
+    for kind in Kind:
+        assert f'lvspec_tokens_total{{kind="{kind.name.lower()}"' in metrics

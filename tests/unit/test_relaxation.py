@@ -1,0 +1,112 @@
+import torch
+
+from lvspec_sglang.config import LVSpecConfig, RelaxConfig
+from lvspec_sglang.relaxation import Relaxation
+from lvspec_sglang.verify.guards import guarded_tokens
+from lvspec_sglang.verify.rule import Kind, accept
+
+VOCAB, EOS = 20, 9
+ROWS = torch.tensor([1])
+
+
+class Words:
+    """A tokenizer of twenty words."""
+
+    texts = (
+        "a", " the", " Not", "7", " red4", " before", "n't", " cat", "<s>", "<e>",
+        *(f"w{chr(97 + i)}" for i in range(10)),
+    )  # fmt: skip
+    all_special_ids = (8, EOS)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
+
+    def batch_decode(self, ids: list[list[int]]) -> list[str]:
+        return ["".join(self.texts[token] for token in one) for one in ids]
+
+
+class FixedScores:
+    """A scorer that gives what it is told."""
+
+    layers: tuple[int, ...] = ()
+    listening = True
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = values
+
+    def observe(self, layer: int, mass: torch.Tensor) -> None: ...
+
+    def scores(self, batch: int, width: int, device: torch.device) -> torch.Tensor:
+        return torch.tensor([self.values])
+
+
+def make(relax: RelaxConfig, scores: list[float]) -> Relaxation:
+    guarded = guarded_tokens(Words(), VOCAB, LVSpecConfig().guards)
+    relaxation = Relaxation(LVSpecConfig(), (0,), rows=3, width=40, guarded=guarded)
+    relaxation.scorer = FixedScores(scores)
+    relaxation.begin(1, 3, relax, [(2, 5)], [7])
+    return relaxation
+
+
+def test_guards_by_class() -> None:
+    guarded = guarded_tokens(Words(), VOCAB + 4, ("digits", "negations", "order"))
+    assert guarded.nonzero().flatten().tolist() == [2, 3, 4, 5, 6, 8, EOS]
+    only = guarded_tokens(Words(), VOCAB, ("digits",))
+    assert only.nonzero().flatten().tolist() == [3, 4, 8, EOS]
+
+
+def test_a_round_is_loose_below_the_running_quantile_only() -> None:
+    relaxation = make(RelaxConfig(loose_ratio=0.5), [0.1, 0.9, 0.1, 0.5])
+    drafted, target = torch.tensor([[10, 11, 12]]), torch.tensor([[13, 11, 14, 15]])
+    logits = torch.zeros(4, VOCAB)
+
+    def decide() -> list[int]:
+        evidence = relaxation.evidence(ROWS, drafted, target, logits, entropy=False)
+        verdict = accept(drafted, target, relaxation.policy(ROWS), evidence)
+        relaxation.settle(ROWS, evidence, verdict.accept_lens)
+        return verdict.kinds[0, : int(verdict.accept_lens)].tolist()
+
+    while int(relaxation.ring.count[1]) < 8:
+        assert decide() == [Kind.TARGET], "nothing is loose before eight scores are known"
+    assert decide() == [Kind.LOOSE, Kind.MATCH, Kind.LOOSE, Kind.BONUS]
+
+
+def test_a_stop_token_is_never_relaxed_on_either_side() -> None:
+    relaxation = make(RelaxConfig(loose_ratio=1.0), [0.0] * 4)
+    logits = torch.zeros(4, VOCAB)
+    for drafted, target in (([[7, 10, 10]], [[11] * 4]), ([[10] * 3], [[7, 11, 11, 11]])):
+        evidence = relaxation.evidence(
+            ROWS, torch.tensor(drafted), torch.tensor(target), logits, entropy=False
+        )
+        assert evidence.guarded[0].tolist() == [True, False, False]
+
+
+def test_evidence_of_probability_and_entropy() -> None:
+    relaxation = make(RelaxConfig(rule="fly"), [0.0] * 4)
+    logits = torch.zeros(4, VOCAB)
+    logits[0, 10] = 2.0
+    logits[1, 11] = 50.0
+    evidence = relaxation.evidence(
+        ROWS, torch.tensor([[10, 12, 12]]), torch.tensor([[13, 11, 13, 13]]), logits, entropy=True
+    )
+    torch.testing.assert_close(evidence.log_ratio[0], torch.tensor([2.0, -50.0, 0.0]))
+    assert 0.9 < evidence.entropy[0, 0] < 1.0
+    assert evidence.entropy[0, 1] < 1e-3
+    torch.testing.assert_close(evidence.entropy[0, 2], torch.tensor(1.0))
+
+
+def test_reusing_a_row_forgets_its_last_owner() -> None:
+    relaxation = make(RelaxConfig(loose_ratio=0.7, draft_shift=2, floor=0.5), [0.3] * 4)
+    drafted, target = torch.tensor([[10, 11, 12]]), torch.tensor([[10, 11, 12, 13]])
+    evidence = relaxation.evidence(ROWS, drafted, target, torch.zeros(4, VOCAB), entropy=False)
+    relaxation.settle(ROWS, evidence, torch.tensor([4]))
+    relaxation.begin(1, 3, RelaxConfig(), [], [])
+    assert int(relaxation.ring.count[1]) == 0
+    assert not bool(relaxation.visual[1].any())
+    policy = relaxation.policy(ROWS)
+    assert policy.threshold.item() == float("-inf")
+    assert (policy.floor.item(), policy.draft_shift.item()) == (0.0, 0)
+    assert not bool((relaxation.stops[1] >= 0).any())

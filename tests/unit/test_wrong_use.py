@@ -1,0 +1,116 @@
+"""Wrong use is refused with what was given, what is allowed and what to type."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lvspec_sglang import host, platform
+from lvspec_sglang.pairing import check_pair, check_tokenizers
+from lvspec_sglang.refusals import check_server_args
+
+FINE: dict[str, Any] = {
+    "pp_size": 1, "attn_dp_size": 1, "enable_dp_attention": False, "enable_lora": None,
+    "lora_paths": None, "enable_hierarchical_cache": False, "disaggregation_mode": "null",
+    "speculative_use_rejection_sampling": False, "speculative_eagle_topk": None,
+    "kv_cache_dtype": "auto", "page_size": 1, "enable_unified_memory": False,
+    "enable_return_hidden_states": False, "enable_watermark": False, "use_ray": False,
+    "speculative_draft_model_path": "draft", "speculative_num_steps": None,
+    "speculative_num_draft_tokens": None,
+}  # fmt: skip
+
+
+def test_ordinary_arguments_are_fine() -> None:
+    check_server_args(SimpleNamespace(**FINE))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("pp_size", 2, "--pp-size 2: use --tp-size"),
+        ("attn_dp_size", 2, "--attn-dp-size 2"),
+        ("enable_dp_attention", True, "--enable-dp-attention"),
+        ("enable_lora", True, "--enable-lora: merge"),
+        ("lora_paths", ["a"], "--lora-paths"),
+        ("enable_hierarchical_cache", True, "--enable-hierarchical-cache: leave it out"),
+        ("disaggregation_mode", "decode", "--disaggregation-mode decode"),
+        ("speculative_use_rejection_sampling", True, "--speculative-use-rejection-sampling"),
+        ("speculative_eagle_topk", 4, "--speculative-eagle-topk 4"),
+        ("kv_cache_dtype", "fp8_e4m3", "--kv-cache-dtype fp8_e4m3: use --kv-cache-dtype auto"),
+        ("page_size", 64, "--page-size 64: use --page-size 1"),
+        ("enable_unified_memory", True, "--enable-unified-memory"),
+        ("enable_return_hidden_states", True, "--enable-return-hidden-states"),
+        ("enable_watermark", True, "--enable-watermark"),
+        ("use_ray", True, "--use-ray"),
+        ("speculative_draft_model_path", None, "add --speculative-draft-model-path PATH"),
+        ("speculative_num_steps", 0, "--speculative-num-steps 0"),
+    ],
+)
+def test_a_refused_argument_is_named_with_its_remedy(field: str, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_server_args(SimpleNamespace(**{**FINE, field: value}))
+
+
+def test_draft_tokens_must_fit_the_steps() -> None:
+    with pytest.raises(ValueError, match="verifies 5 tokens"):
+        check_server_args(
+            SimpleNamespace(
+                **{**FINE, "speculative_num_steps": 4, "speculative_num_draft_tokens": 9}
+            )
+        )
+
+
+def config(family: str = "Qwen2_5_VLForConditionalGeneration", **fields: Any) -> SimpleNamespace:
+    vision = SimpleNamespace(patch_size=14, spatial_merge_size=2, temporal_patch_size=2)
+    return SimpleNamespace(architectures=[family], **{"vision_config": vision, **fields})
+
+
+def test_a_pair_of_one_family_is_fine() -> None:
+    check_pair(config(), config(), "T", "D")
+
+
+@pytest.mark.parametrize(
+    ("target", "draft", "said"),
+    [
+        (config(), config("Qwen2ForCausalLM", vision_config=None), "D is text-only"),
+        (config("Qwen2ForCausalLM"), config(), "target T is a Qwen2ForCausalLM; LVSPEC supports"),
+        (config(), config("Qwen2VLForConditionalGeneration"), "of the target's family"),
+        (config(video_token_id=7), config(video_token_id=8), "video_token_id 8, the target T 7"),
+        (
+            config("LlavaQwenForCausalLM", image_grid_pinpoints=[[1, 1]]),
+            config("LlavaQwenForCausalLM", image_grid_pinpoints=[[2, 2]]),
+            "image_grid_pinpoints",
+        ),
+        (
+            config(text_config=SimpleNamespace(use_sliding_window=True)),
+            config(),
+            "sliding-window",
+        ),
+    ],
+)
+def test_an_unfit_pair_is_refused(target: Any, draft: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_pair(target, draft, "T", "D")
+
+
+def test_another_tokenizer_is_refused_and_names_a_token() -> None:
+    ours, theirs = (SimpleNamespace(get_vocab=lambda v=v: v) for v in ({"a": 1}, {"a": 2}))
+    check_tokenizers(ours, ours, "T", "D")
+    with pytest.raises(ValueError, match="'a' is 2 there and 1 here"):
+        check_tokenizers(ours, theirs, "T", "D")
+
+
+def test_another_host_version_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host.version_problem() is None
+    monkeypatch.setattr(host, "version", lambda name: "0.5.99")
+    assert "pip install sglang==0.5.23" in (host.version_problem() or "")
+
+
+def test_the_platform_switch_takes_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(platform.FORCE_ENV, "0")
+    assert not platform.applies()
+    monkeypatch.setenv(platform.FORCE_ENV, "1")
+    assert platform.activate() == platform.PLATFORM_CLASS
+    monkeypatch.setenv(platform.FORCE_ENV, "yes")
+    with pytest.raises(ValueError, match="use 1 to force"):
+        platform.applies()
