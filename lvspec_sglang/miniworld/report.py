@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lvspec_sglang.miniworld.agreement import measure
 from lvspec_sglang.miniworld.checkpoint import load_model
 from lvspec_sglang.miniworld.data import Prompter
@@ -14,14 +16,24 @@ from lvspec_sglang.miniworld.decode import video_tokens
 from lvspec_sglang.miniworld.evaluate import HeldOut, answer_all, by_kind, video_table
 from lvspec_sglang.miniworld.score import score_answers
 
-SOME = 150
+SOME = 60
 """Clips that follow-ups and the video's conditions are measured on."""
 
 
 def evaluate_pair(
     root: Path, held_out: HeldOut, device: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Print the tables for the pair in `root` on held-out clips, and return the figures."""
+    """Print the tables for the pair in `root` on held-out clips, and return the figures.
+
+    Matrix products are in bf16, as a server runs the checkpoints.
+    """
+    with torch.autocast(device.split(":")[0], torch.bfloat16):
+        return _evaluate_pair(root, held_out, device, say)
+
+
+def _evaluate_pair(
+    root: Path, held_out: HeldOut, device: str, say: Callable[[str], None]
+) -> dict[str, Any]:
     started = time.monotonic()
     held_out.pixels = held_out.pixels.to(device)
     some = HeldOut(held_out.truth[:SOME], held_out.pixels[:SOME])
