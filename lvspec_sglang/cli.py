@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from lvspec_sglang.miniworld.cli import add_parser as add_miniworld
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``lvspec`` with ``argv`` (default: the process's); return the exit status."""
@@ -18,12 +20,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="serve two small checkpoints and ask about a video")
-    demo.add_argument("--video", type=Path, help="a video file; without it a clip is made")
-    demo.add_argument("--max-new-tokens", type=int, default=64)
+    demo.add_argument(
+        "--video", type=Path, help="a video file; without it the mini world gives one"
+    )
+    demo.add_argument("--max-new-tokens", type=int, default=128)
     demo.set_defaults(run=_demo)
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, the remedy")
     doctor.set_defaults(run=_doctor)
+
+    add_miniworld(commands)
     return parser
 
 

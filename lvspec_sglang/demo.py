@@ -4,6 +4,7 @@ import contextlib
 import functools
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,16 @@ from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.serving import LocalServer
 
 QUESTIONS = ("What happens in this video?", "And what happens then?")
+CLIP_SEED = 11
+
+
+class Stage(NamedTuple):
+    """What is served and asked."""
+
+    target: Path
+    draft: Path
+    clip: Path
+    questions: tuple[str, str]
 
 
 class Turn(NamedTuple):
@@ -24,33 +35,40 @@ class Turn(NamedTuple):
 def run(max_new_tokens: int, video: Path | None) -> int:
     """Start a server with LVSPEC and one without, ask both, print the comparison; return 0."""
     with tempfile.TemporaryDirectory(prefix="lvspec-demo-") as folder:
-        target, draft = _checkpoints(Path(folder))
-        clip = video or write_clip(Path(folder) / "clip.mp4", moving_square(32, seed=7))
+        stage = _set_stage(Path(folder), video)
         common = ("--dtype", "float32", "--random-seed", "1")
         speculating = (
-            "--speculative-algorithm", "LVSPEC", "--speculative-draft-model-path", str(draft),
+            "--speculative-algorithm", "LVSPEC",
+            "--speculative-draft-model-path", str(stage.draft),
         )  # fmt: skip
         servers = (
-            ("LVSPEC", LocalServer(target, *common, *speculating)),
-            ("target alone", LocalServer(target, *common)),
+            ("LVSPEC", LocalServer(stage.target, *common, *speculating)),
+            ("target alone", LocalServer(stage.target, *common)),
         )
         with contextlib.ExitStack() as stack:
             for _, server in servers:
                 stack.callback(server.stop)
                 server.start()
             _await(servers)
-            _warm_up(servers, target)
-            turns = _converse(servers, target, clip, max_new_tokens)
+            _warm_up(servers, stage)
+            turns = _converse(servers, stage, max_new_tokens)
         _report(turns)
     return 0
 
 
-def _checkpoints(folder: Path) -> tuple[Path, Path]:
-    from lvspec_sglang import tiny
+def _set_stage(folder: Path, video: Path | None) -> Stage:
+    """The mini world's pair and a clip it never saw; ``video`` takes the clip's place."""
+    from lvspec_sglang.miniworld import paths
+    from lvspec_sglang.miniworld.clips import write_clip as write_scene
+    from lvspec_sglang.miniworld.scene import HELD_OUT
 
-    print("Making two tiny random checkpoints (they babble; the machinery is what runs) ...")
-    target = tiny.write_qwen2_5_vl(folder / "target", tiny.TARGET, seed=1)
-    return target, tiny.write_perturbed(target, folder / "draft", noise=0.01, seed=2)
+    target, draft = paths()
+    if video is not None:
+        return Stage(target, draft, video, QUESTIONS)
+    truth = write_scene(HELD_OUT + CLIP_SEED, folder)
+    asked = (truth["caption_prompt"], truth["questions"][0]["question"])
+    print(f"The clip's facts: {truth['facts']}")
+    return Stage(target, draft, folder / truth["video"], asked)
 
 
 def _await(servers: tuple[tuple[str, LocalServer], ...]) -> None:
@@ -63,28 +81,28 @@ def _progress(name: str, waited: float) -> None:
     print(f"\r{name}: starting, {waited:.0f} s", end="", flush=True)
 
 
-def _warm_up(servers: tuple[tuple[str, LocalServer], ...], target: Path) -> None:
+def _warm_up(servers: tuple[tuple[str, LocalServer], ...], stage: Stage) -> None:
     print("Warming up (the first picture compiles the vision tower) ...")
     with tempfile.TemporaryDirectory() as folder:
         other = write_clip(Path(folder) / "warm.mp4", moving_square(32, seed=1))
         for _, server in servers:
-            _ask(server, _prompt(target, [QUESTIONS[0]], []), other, 16)
+            _ask(server, _prompt(stage.target, stage.questions[:1], []), other, 16)
 
 
 def _converse(
-    servers: tuple[tuple[str, LocalServer], ...], target: Path, clip: Path, max_new_tokens: int
+    servers: tuple[tuple[str, LocalServer], ...], stage: Stage, max_new_tokens: int
 ) -> dict[str, list[Turn]]:
     turns: dict[str, list[Turn]] = {name: [] for name, _ in servers}
-    for number in range(len(QUESTIONS)):
-        print(f"\nTurn {number + 1}: {QUESTIONS[number]}")
+    for number, question in enumerate(stage.questions):
+        print(f"\nTurn {number + 1}: {question}")
         for name, server in servers:
             answers = [turn.text for turn in turns[name]]
-            prompt = _prompt(target, list(QUESTIONS[: number + 1]), answers)
-            turns[name].append(_ask(server, prompt, clip, max_new_tokens, echo=name))
+            prompt = _prompt(stage.target, stage.questions[: number + 1], answers)
+            turns[name].append(_ask(server, prompt, stage.clip, max_new_tokens, echo=name))
     return turns
 
 
-def _prompt(target: Path, questions: list[str], answers: list[str]) -> str:
+def _prompt(target: Path, questions: Sequence[str], answers: list[str]) -> str:
     from transformers import AutoTokenizer
 
     messages: list[dict[str, Any]] = []
