@@ -1,0 +1,93 @@
+"""The trained pair behind the server: true captions, useful drafts, more of them when relaxed."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lvspec_sglang.cli import main
+from lvspec_sglang.miniworld import paths
+from lvspec_sglang.miniworld.score import Score
+from lvspec_sglang.serving import LocalServer
+from tests.e2e.prompts import VIDEO, chat, request
+
+CLIPS = 4
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[dict[str, LocalServer]]:
+    target, draft = paths()
+    common = ("--dtype", "float32", "--random-seed", "1")
+    servers = {
+        "alone": LocalServer(target, *common),
+        "lvspec": LocalServer(
+            target, *common, "--speculative-algorithm", "LVSPEC",
+            "--speculative-draft-model-path", str(draft), env={"LVSPEC_CHECK_DRAFT_KV": "1"},
+        ),
+    }  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for server in servers.values():
+            stack.callback(server.stop)
+            server.start()
+        for server in servers.values():
+            server.wait_ready()
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    sample = ["miniworld", "sample", "--clips", str(CLIPS), "--seed", "7000", "--out", str(folder)]
+    assert main(sample) == 0
+    return folder
+
+
+def truths(world: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (world / "truth.jsonl").read_text().splitlines()]
+
+
+def captions(server: LocalServer, world: Path, **sampling: Any) -> list[dict[str, Any]]:
+    return [
+        server.generate(
+            **request(
+                chat(VIDEO + truth["caption_prompt"]), 160, video=world / truth["video"], **sampling
+            )
+        )
+        for truth in truths(world)
+    ]
+
+
+def test_captions_are_the_targets_and_true(pair: dict[str, LocalServer], world: Path) -> None:
+    alone, lvspec = (captions(server, world) for server in pair.values())
+    assert [c["output_ids"] for c in lvspec] == [c["output_ids"] for c in alone]
+    score = Score()
+    for truth, caption in zip(truths(world), lvspec, strict=True):
+        assert caption["meta_info"]["finish_reason"]["type"] == "stop"
+        score.add_caption(truth["video"], truth["facts"], caption["text"])
+    assert score.accuracy > 0.9, score.wrong
+
+
+def test_a_second_turn_is_the_targets(pair: dict[str, LocalServer], world: Path) -> None:
+    truth = truths(world)[0]
+    caption = captions(pair["alone"], world)[0]["text"]
+    asked = chat(VIDEO + truth["caption_prompt"], caption, truth["questions"][0]["question"])
+    payload = request(asked, 60, video=world / truth["video"])
+    alone, lvspec = (server.generate(**payload) for server in pair.values())
+    assert lvspec["output_ids"] == alone["output_ids"]
+    assert lvspec["meta_info"]["cached_tokens"] > 290
+
+
+def test_drafts_are_accepted_and_more_of_them_when_relaxed(
+    pair: dict[str, LocalServer], world: Path
+) -> None:
+    def accepted(**sampling: Any) -> float:
+        metas = [c["meta_info"] for c in captions(pair["lvspec"], world, **sampling)]
+        drafts = sum(meta["spec_num_correct_drafts"] for meta in metas)
+        return drafts / sum(meta["spec_verify_ct"] for meta in metas)
+
+    strict, paper = accepted(), accepted(custom_params={"lvspec": {"preset": "paper"}})
+    assert 2.0 < strict < 6.0
+    assert paper > 1.3 * strict
