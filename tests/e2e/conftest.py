@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lvspec_sglang import tiny
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.serving import LocalServer
+from tests import tiny
 
 CHUNK = 128
 
