@@ -36,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(arguments: argparse.Namespace) -> int:
     from lvspec_sglang import demo
 
+    if arguments.video is not None and not arguments.video.is_file():
+        print(f"lvspec demo: no file {arguments.video}; leave --video out", file=sys.stderr)
+        return 2
     return demo.run(arguments.max_new_tokens, arguments.video)
 
 

@@ -16,9 +16,6 @@ from lvspec_sglang.miniworld.decode import video_tokens
 from lvspec_sglang.miniworld.evaluate import HeldOut, answer_all, by_kind, video_table
 from lvspec_sglang.miniworld.score import score_answers
 
-SOME = 60
-"""Clips that follow-ups and the video's conditions are measured on."""
-
 
 def evaluate_pair(
     root: Path, held_out: HeldOut, device: str, say: Callable[[str], None]
@@ -36,11 +33,7 @@ def _evaluate_pair(
 ) -> dict[str, Any]:
     started = time.monotonic()
     held_out.pixels = held_out.pixels.to(device)
-    some = HeldOut(held_out.truth[:SOME], held_out.pixels[:SOME])
-    say(
-        f"{len(held_out.truth)} held-out clips, through H.264 files and back;"
-        f" follow-ups and the table of conditions on the first {len(some.truth)}"
-    )
+    say(f"{len(held_out.truth)} held-out clips, through H.264 files and back")
     figures: dict[str, Any] = {"clips": len(held_out.truth), "seed": held_out.truth[0]["seed"]}
     models = {name: load_model(root / name, device) for name in ("target", "draft")}
     prompter = Prompter(models["target"][1])
@@ -48,9 +41,9 @@ def _evaluate_pair(
     table = [["", "accuracy", "captions", "questions", "follow-ups", "parse rate", "facts"]]
     for name, (model, _) in models.items():
         answers = answer_all(model, prompter, held_out)
-        later = answer_all(model, prompter, some, follow_up=True)
+        later = answer_all(model, prompter, held_out, follow_up=True)
         scores = score_answers(held_out.truth, answers)
-        scores["follow-ups"] = score_answers(some.truth, later)["questions"]
+        scores["follow-ups"] = score_answers(held_out.truth, later)["questions"]
         parts = [f"{scores[part].accuracy:.2%}" for part in table[0][2:5]]
         total = scores["all"]
         table.append(
@@ -77,7 +70,7 @@ def _evaluate_pair(
         "shifted": dict(agreement.shifted),
         "contradictions": agreement.contradictions,
     }
-    rows = video_table(models["target"][0], prompter, some)
+    rows = video_table(models["target"][0], prompter, held_out)
     say(markdown(rows))
     figures["video"] = rows
     figures["seconds"] = round(time.monotonic() - started)

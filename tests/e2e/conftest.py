@@ -1,4 +1,7 @@
-"""Servers on tiny random checkpoints, started together once and shared by every test here."""
+"""Servers on tiny random checkpoints, started together once and shared by every test here.
+
+Tests that start servers of other models live in ``tests/models``: when they run, these have ended.
+"""
 
 import contextlib
 import importlib.util
@@ -8,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lvspec_sglang import tiny
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.serving import LocalServer
+from tests import tiny
 
 CHUNK = 128
 
@@ -76,7 +79,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers(checkpoints: dict[str, Path]) -> Iterator[Servers]:
     common = (
         "--dtype", "float32", "--random-seed", "1", "--enable-metrics",

@@ -42,7 +42,7 @@ PENALISED = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def expected(servers: Servers, clips: Clips) -> dict[str, dict[str, Any]]:
     return {name: answer(servers.alone, payload) for name, payload in payloads(clips).items()}
 

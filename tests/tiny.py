@@ -1,7 +1,7 @@
 """Tiny checkpoints with random weights, made offline in a second, in real architectures.
 
-They answer nothing sensible. They exist so that the server, the demo and the tests can run the
-true path (tokenizer, processor, vision tower, M-RoPE, KV pools) where no checkpoint is at hand.
+They answer nothing sensible. They exist so that the tests can run the true path (tokenizer,
+processor, vision tower, M-RoPE, KV pools) with pairs of every shape.
 """
 
 from dataclasses import dataclass
