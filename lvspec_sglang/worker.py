@@ -12,14 +12,7 @@ from sglang.srt.model_executor.forward_batch_info import CaptureHiddenMode
 from sglang.srt.runtime_context import get_parallel, get_schedule, get_spec
 from sglang.srt.server_args import ServerArgs
 from sglang.srt.speculative.base_spec_worker import BaseSpecWorker
-from sglang.srt.speculative.eagle_info import EagleVerifyInput
-from sglang.srt.speculative.eagle_utils import eagle_prepare_for_verify
-from sglang.srt.speculative.spec_utils import (
-    GrammarTree,
-    build_grammar_vocab_mask,
-    record_stream_each,
-    record_stream_for_v2_verify,
-)
+from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_mask
 
 from lvspec_sglang.attention.torch_native import ChainTorchBackend
 from lvspec_sglang.config import server_config
@@ -31,8 +24,10 @@ from lvspec_sglang.relaxation import Relaxation
 from lvspec_sglang.relevance.attention import middle_third
 from lvspec_sglang.spec_input import LVSpecDraftInput
 from lvspec_sglang.target_tokens import choose_target_tokens
+from lvspec_sglang.verify import accept_on
 from lvspec_sglang.verify.guards import guarded_tokens
-from lvspec_sglang.verify.rule import Kind, Verdict, accept
+from lvspec_sglang.verify.rule import Kind, Verdict
+from lvspec_sglang.verify_forward import prepare_verify
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +53,7 @@ class LVSpecWorker(BaseSpecWorker):
         self.steps = get_spec().speculative_num_steps
         self.width = self.steps + 1
         self.offsets = torch.arange(self.width, device=self.device)
-        self.accept = _accept_on(torch.device(self.device).type, self.steps)
+        self.accept = accept_on(torch.device(self.device).type, self.steps)
         self._draft_worker = DraftModel(
             server_args=server_args,
             gpu_id=gpu_id,
@@ -205,7 +200,9 @@ class LVSpecWorker(BaseSpecWorker):
         chain = torch.cat([batch.spec_info.bonus_tokens.long()[:, None], drafted], dim=1)
         relaxed = [f.relax for f in self.following.of(batch.reqs) if not f.relax.strict]
         self.relaxation.scorer.listening = bool(relaxed)
-        forward_batch, can_run_graph = self._prepare_verify(batch, chain)
+        forward_batch, can_run_graph = prepare_verify(
+            batch, chain, self.draft.view, self.req_to_token_pool, self.target_worker
+        )
         tree = GrammarTree.from_linear_chain(chain) if batch.has_grammar else None
         logits_output = self.target_worker.forward_batch_generation(
             batch=None, forward_batch=forward_batch, is_verify=True
@@ -252,36 +249,6 @@ class LVSpecWorker(BaseSpecWorker):
             extra_keep_alive_refs=[forward_batch],
         )
 
-    def _prepare_verify(self, batch: ScheduleBatch, chain: torch.Tensor) -> tuple[Any, bool]:
-        """The verify forward over ``chain``, ``[batch, K + 1]``, and whether a graph runs it."""
-        rows, view = batch.req_pool_indices, self.draft.view
-        positions = batch.seq_lens[:, None] + self.offsets
-        rope = positions + view.rope_delta[rows][:, None]
-        batch.spec_info = EagleVerifyInput(
-            draft_token=chain.flatten(),
-            custom_mask=None,
-            positions=positions.flatten(),
-            retrieve_index=None,
-            retrieve_next_token=None,
-            retrieve_next_sibling=None,
-            retrieve_cum_len=None,
-            spec_steps=self.steps,
-            topk=1,
-            draft_token_num=self.width,
-            capture_hidden_mode=CaptureHiddenMode.NULL,
-            seq_lens_sum=None,
-            seq_lens_cpu=None,
-            prepared_out_cache_loc=view.slots(rows, positions).flatten(),
-            prepared_mrope_positions=rope.flatten().repeat(3, 1),
-        )
-        stream = torch.get_device_module(self.device).current_stream()
-        record_stream_for_v2_verify(batch, batch.spec_info, stream)
-        prepared = eagle_prepare_for_verify(
-            batch.spec_info, self.req_to_token_pool, batch, self.target_worker
-        )
-        record_stream_each((batch.input_ids, batch.out_cache_loc), stream)
-        return prepared
-
     def _agree(self, verdict: Verdict) -> Verdict:
         """Make rank 0's verdict everybody's under tensor parallelism."""
         group = get_parallel().tp_group
@@ -289,13 +256,3 @@ class LVSpecWorker(BaseSpecWorker):
             for tensor in verdict:
                 group.broadcast(tensor, src=0)
         return verdict
-
-
-def _accept_on(device: str, steps: int) -> Callable[..., Verdict]:
-    """The accept rule as one kernel where there is a GPU, else its torch reference."""
-    if device == "cuda":
-        from lvspec_sglang.verify.kernel import MAX_STEPS, accept_triton
-
-        if steps <= MAX_STEPS:
-            return accept_triton
-    return accept

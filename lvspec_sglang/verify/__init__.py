@@ -1,1 +1,15 @@
-"""The accept rule: which drafted tokens are committed. Pure tensor code, no SGLang."""
+"""The accept rule: its torch reference, one Triton launch, the running quantile, the guards."""
+
+from collections.abc import Callable
+
+from lvspec_sglang.verify.rule import Verdict, accept
+
+
+def accept_on(device: str, steps: int) -> Callable[..., Verdict]:
+    """The accept rule for chains of ``steps``: one kernel on a GPU, else the reference."""
+    if device == "cuda":
+        from lvspec_sglang.verify.kernel import MAX_STEPS, accept_triton
+
+        if steps <= MAX_STEPS:
+            return accept_triton
+    return accept
