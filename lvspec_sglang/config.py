@@ -12,7 +12,8 @@ from typing import Any
 
 CONFIG_ENV = "LVSPEC_CONFIG"
 RULES = ("loose", "fly")
-SCORERS = ("attention", "random")
+SCORERS = ("focus", "attention", "cosine", "random")
+QUERIES = ("predicting", "consuming")
 GUARDS = ("digits", "negations", "order")
 MAX_SHIFT = 16
 
@@ -94,18 +95,23 @@ class LVSpecConfig:
 
     Attributes:
         relax: what a request gets that says nothing itself.
-        relevance: the scorer: ``attention`` (share of attention on the video) or ``random``.
-        layers: target layers the attention scorer reads; empty for the middle third.
+        relevance: the scorer: ``focus`` (how much and how pointedly attention lies on the video),
+            ``attention`` (its share on the video), ``cosine`` (the paper's) or ``random``.
+        layers: target layers the scorer reads; empty for the middle third, and for ``cosine``,
+            which reads the first of them, the last layer.
+        query: where a drafted token is scored: at the query ``predicting`` or ``consuming`` it.
         guards: word classes never relaxed, beside stop and special tokens.
     """
 
     relax: RelaxConfig = field(default_factory=RelaxConfig)
-    relevance: str = "attention"
+    relevance: str = "focus"
     layers: tuple[int, ...] = ()
+    query: str = "predicting"
     guards: tuple[str, ...] = GUARDS
 
     def __post_init__(self) -> None:
         _one_of("relevance", self.relevance, SCORERS)
+        _one_of("query", self.query, QUERIES)
         for guard in self.guards:
             _one_of("guards", guard, GUARDS)
         for layer in self.layers:
@@ -113,20 +119,42 @@ class LVSpecConfig:
                 raise ValueError(f"layers {list(self.layers)!r}: a list of layer numbers from 0")
 
 
-def parse_relax(given: Any, default: RelaxConfig) -> RelaxConfig:
-    """A request's relaxation from its JSON object ``given``; absent keys keep ``default``.
+@dataclass(frozen=True)
+class RequestConfig:
+    """What a request says.
+
+    Attributes:
+        relax: how far its verification is relaxed.
+        trace: whether ``meta_info`` shall say of each token what its verdict rests on.
+    """
+
+    relax: RelaxConfig
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.trace, bool):
+            raise ValueError(f"trace {self.trace!r}: true or false")
+
+
+def parse_request(given: Any, default: RelaxConfig) -> RequestConfig:
+    """A request's configuration from its JSON object ``given``; absent keys keep ``default``.
 
     Raises:
         ValueError: not an object, an unknown key, a wrong type or an out-of-range value.
     """
     if given is None:
-        return default
+        return RequestConfig(default)
     given = _object("lvspec", given)
+    trace = given.pop("trace", False)
+    return RequestConfig(_relax(given, default, ("trace",)), trace)
+
+
+def _relax(given: dict[str, Any], default: RelaxConfig, more: tuple[str, ...]) -> RelaxConfig:
     preset = given.pop("preset", None)
     if preset is not None:
         _one_of("preset", preset, tuple(PRESETS))
         default = PRESETS[preset]
-    _known(given, RelaxConfig, ("preset",))
+    _known(given, RelaxConfig, ("preset", *more))
     return replace(default, **given)
 
 
@@ -150,7 +178,7 @@ def parse_server(text: str) -> LVSpecConfig:
     except json.JSONDecodeError as error:
         raise ValueError(f"lvspec config is not JSON: {error}") from error
     relax_keys = {item.name for item in fields(RelaxConfig)} | {"preset"}
-    relax = parse_relax({k: given.pop(k) for k in relax_keys & given.keys()}, RelaxConfig())
+    relax = _relax({k: given.pop(k) for k in relax_keys & given.keys()}, RelaxConfig(), ())
     _known(given, LVSpecConfig, tuple(sorted(relax_keys)), hidden="relax")
     for key in ("layers", "guards"):
         if key in given:

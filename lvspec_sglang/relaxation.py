@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from lvspec_sglang.config import LVSpecConfig, RelaxConfig
-from lvspec_sglang.relevance import SCORERS, Scorer
+from lvspec_sglang.config import QUERIES, RelaxConfig
+from lvspec_sglang.relevance.base import Scorer
 from lvspec_sglang.verify.quantile import ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Policy
 
@@ -24,8 +24,8 @@ class Relaxation:
 
     def __init__(
         self,
-        config: LVSpecConfig,
-        layers: tuple[int, ...],
+        query: str,
+        scorer: Scorer,
         rows: int,
         width: int,
         guarded: torch.Tensor,
@@ -33,11 +33,14 @@ class Relaxation:
         """Prepare for ``rows`` requests of at most ``width`` tokens.
 
         Args:
-            layers: target layers the scorer reads.
+            query: which query of the forward scores a drafted token, see ``LVSpecConfig``.
+            scorer: scores the queries.
             guarded: token ids never relaxed, ``[vocab]`` bool, on the device.
         """
         device = guarded.device
-        self.scorer: Scorer = SCORERS[config.relevance](layers)
+        self.rows = rows
+        self.first = QUERIES.index(query)
+        self.scorer = scorer
         self.guarded = guarded
         self.visual = torch.zeros(rows, width, dtype=torch.bool, device=device)
         self.ring = ScoreRing(rows, device=device)
@@ -78,11 +81,13 @@ class Relaxation:
         self.target_shift[row] = relax.target_shift
         self.fly[row] = relax.rule == "fly"
 
-    def policy(self, rows: torch.Tensor) -> Policy:
-        """The policies of ``rows``, ``[batch]``."""
+    def policy(self, rows: torch.Tensor, relaxed: bool) -> Policy:
+        """The policies of ``rows``, ``[batch]``, of which any or none is ``relaxed``."""
+        ratio = self.ratio[rows]
+        threshold = torch.full_like(ratio, -math.inf)
         return Policy(
             limit=self.limit[rows],
-            threshold=self.ring.threshold(rows, self.ratio[rows]),
+            threshold=self.ring.threshold(rows, ratio) if relaxed else threshold,
             floor=self.floor[rows],
             draft_shift=self.draft_shift[rows],
             target_shift=self.target_shift[rows],
@@ -95,6 +100,7 @@ class Relaxation:
         drafted: torch.Tensor,
         target: torch.Tensor,
         logits: torch.Tensor,
+        reach: int,
         entropy: bool,
     ) -> Evidence:
         """What the last verify forward says of the drafted tokens.
@@ -104,11 +110,11 @@ class Relaxation:
             drafted: ``[batch, K]`` int64.
             target: ``[batch, K + 1]`` int64.
             logits: the target's, ``[batch * (K + 1), vocab]``.
+            reach: host-side upper bound of the requests' lengths.
             entropy: whether anybody asks for the entropy, which costs a softmax.
         """
         batch, steps = drafted.shape
-        # A drafted token is judged at the query that predicts it.
-        relevance = self.scorer.scores(batch, steps + 1, logits.device)[:, :steps].float()
+        relevance = self.scorer.scores(rows, steps + 1, reach)[:, self.first : self.first + steps]
         logits = logits.view(batch, steps + 1, -1)[:, :steps]
         wanted = target[:, :steps]
         pair = logits.gather(2, torch.stack([drafted, wanted], dim=2)).float()
@@ -122,7 +128,7 @@ class Relaxation:
         last = len(self.guarded) - 1
         guarded = self.guarded[drafted.clamp(max=last)] | self.guarded[wanted.clamp(max=last)]
         return Evidence(
-            relevance=relevance,
+            relevance=relevance.float(),
             log_ratio=pair[..., 0] - pair[..., 1],
             entropy=normalised,
             guarded=guarded | ends.any(dim=2),

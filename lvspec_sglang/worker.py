@@ -14,14 +14,14 @@ from sglang.srt.server_args import ServerArgs
 from sglang.srt.speculative.base_spec_worker import BaseSpecWorker
 from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_mask
 
-from lvspec_sglang.attention.torch_native import ChainTorchBackend
 from lvspec_sglang.config import server_config
 from lvspec_sglang.draft.check import DraftKVCheck
 from lvspec_sglang.draft.model import DraftModel
 from lvspec_sglang.following import Following
-from lvspec_sglang.metrics import CommittedKinds
+from lvspec_sglang.metrics import Committed, Trace
 from lvspec_sglang.relaxation import Relaxation
-from lvspec_sglang.relevance.attention import middle_third
+from lvspec_sglang.relevance import make_scorer
+from lvspec_sglang.scoring import connect
 from lvspec_sglang.spec_input import LVSpecDraftInput
 from lvspec_sglang.target_tokens import choose_target_tokens
 from lvspec_sglang.verify import accept_on
@@ -83,11 +83,10 @@ class LVSpecWorker(BaseSpecWorker):
         table = req_to_token_pool.req_to_token
         chunk, most = get_schedule().chunked_prefill_size, get_schedule().max_prefill_tokens
         self.draft.attach(table, chunk if chunk and chunk > 0 else most)
-        layers = middle_third(int(self.target_worker.model_config.num_hidden_layers))
+        count = int(self.target_worker.model_config.num_hidden_layers)
+        scorer = make_scorer(self.config.relevance, self.config.layers, count)
         rows, width = table.shape
-        self.relaxation = Relaxation(
-            self.config, self.config.layers or layers, rows, width, self._guarded()
-        )
+        self.relaxation = Relaxation(self.config.query, scorer, rows, width, self._guarded())
         self.following = Following(self.draft, self.relaxation, self.steps)
         self.check = DraftKVCheck.from_env(self.draft)
 
@@ -100,9 +99,9 @@ class LVSpecWorker(BaseSpecWorker):
 
     def init_attention_backends(self) -> None:
         super().init_attention_backends()
-        backend = self.target_worker.model_runner.attn_backend
-        if isinstance(backend, ChainTorchBackend):
-            backend.attach_scorer(self.relaxation.scorer, self.relaxation.visual)
+        runner = self.target_worker.model_runner
+        queries = self.width * self.relaxation.rows
+        if connect(self.relaxation, runner, self.draft.embedder.family, queries):
             self.following.can_relax = True
             self.following.default = self.config.relax
         elif not self.config.relax.strict:
@@ -167,7 +166,12 @@ class LVSpecWorker(BaseSpecWorker):
         self.following.prefill(segments)
         result.next_draft_input = LVSpecDraftInput(result.next_token_ids.long())
         first = torch.full((len(batch.reqs), 1), Kind.TARGET, dtype=torch.int8, device=self.device)
-        result.logits_output.auxiliary_device_output = CommittedKinds(first)
+        result.logits_output.auxiliary_device_output = Committed(
+            first,
+            Trace.of_prefill(
+                self.following.traced(batch.reqs), result.next_draft_input.bonus_tokens
+            ),
+        )
         return result
 
     def _draft_round(self, batch: ScheduleBatch) -> torch.Tensor:
@@ -198,7 +202,7 @@ class LVSpecWorker(BaseSpecWorker):
         """One target forward over the chain, the verdict, and what follows from it."""
         rows, seq_lens = batch.req_pool_indices, batch.seq_lens
         chain = torch.cat([batch.spec_info.bonus_tokens.long()[:, None], drafted], dim=1)
-        relaxed = [f.relax for f in self.following.of(batch.reqs) if not f.relax.strict]
+        relaxed = [r for f in self.following.of(batch.reqs) if not (r := f.config.relax).strict]
         self.relaxation.scorer.listening = bool(relaxed)
         forward_batch, can_run_graph = prepare_verify(
             batch, chain, self.draft.view, self.req_to_token_pool, self.target_worker
@@ -224,9 +228,11 @@ class LVSpecWorker(BaseSpecWorker):
         )
         evidence = None
         if relaxed:
+            reach = max(req.kv.kv_allocated_len for req in batch.reqs)
             entropy = any(relax.rule == "fly" for relax in relaxed)
-            evidence = self.relaxation.evidence(rows, drafted, target, logits, entropy)
-        verdict = self._agree(self.accept(drafted, target, self.relaxation.policy(rows), evidence))
+            evidence = self.relaxation.evidence(rows, drafted, target, logits, reach, entropy)
+        policy = self.relaxation.policy(rows, bool(relaxed))
+        verdict = self._agree(self.accept(drafted, target, policy, evidence))
         new_seq_lens = seq_lens + verdict.accept_lens
         publish(new_seq_lens)
         self.draft.view.settle(rows, drafted, verdict.accept_lens)
@@ -236,7 +242,10 @@ class LVSpecWorker(BaseSpecWorker):
             compute_spec_logprobs(
                 batch, logits_output, verdict.tokens.flatten(), chain_stride=self.width
             )
-        logits_output.auxiliary_device_output = CommittedKinds(verdict.kinds)
+        logits_output.auxiliary_device_output = Committed(
+            verdict.kinds,
+            Trace.of_round(self.following.traced(batch.reqs), drafted, target, policy, evidence),
+        )
         bonus = verdict.tokens.gather(1, verdict.accept_lens.long()[:, None] - 1)[:, 0]
         return GenerationBatchResult(
             logits_output=logits_output,

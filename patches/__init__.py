@@ -8,6 +8,7 @@ from lvspec_sglang.patches import (
     config_flag,
     llava_dtype,
     llava_verify,
+    meta_info,
     pin_memory,
     request_policy,
     slot_writer,
@@ -23,6 +24,7 @@ CPU_PLATFORM: tuple[Patch, ...] = (
 )
 LVSPEC: tuple[Patch, ...] = (
     *llava_verify.PATCHES,
+    *meta_info.PATCHES,
     *request_policy.PATCHES,
     *video_decoder.PATCHES,
 )

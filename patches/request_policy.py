@@ -6,7 +6,7 @@ there with HTTP 400; the scheduler, which uses them, would answer it with its ow
 
 from typing import Any
 
-from lvspec_sglang.config import RelaxConfig, parse_relax
+from lvspec_sglang.config import RelaxConfig, parse_request
 from lvspec_sglang.patches.base import Patch
 
 
@@ -14,9 +14,9 @@ def check_relaxation(result: Any, self: Any, vocab_size: int) -> Any:
     """Parse the request's relaxation for its errors.
 
     Raises:
-        ValueError: see ``config.parse_relax``.
+        ValueError: see ``config.parse_request``.
     """
-    parse_relax((self.custom_params or {}).get("lvspec"), RelaxConfig())
+    parse_request((self.custom_params or {}).get("lvspec"), RelaxConfig())
     return result
 
 

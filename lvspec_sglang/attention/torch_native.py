@@ -13,7 +13,7 @@ from sglang.srt.layers.attention.attention_registry import register_attention_ba
 from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
 from torch.nn.functional import scaled_dot_product_attention
 
-from lvspec_sglang.relevance.attention import visual_mass
+from lvspec_sglang.relevance.attention import visual_attention
 from lvspec_sglang.relevance.base import Scorer
 
 
@@ -49,15 +49,15 @@ class ChainTorchBackend(TorchNativeAttnBackend):
         scorer, visual = self._scoring
         if not scorer.listening or layer.layer_id not in scorer.layers:
             return super().forward_extend(q, k, v, layer, forward_batch, save_kv_cache)
-        masses: list[torch.Tensor] = []
-        self._report = lambda row, logits: masses.append(
-            visual_mass(logits, visual[row, : logits.shape[-1]])
+        reports: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._report = lambda row, logits: reports.append(
+            visual_attention(logits, visual[row, : logits.shape[-1]])
         )
         try:
             output = super().forward_extend(q, k, v, layer, forward_batch, save_kv_cache)
         finally:
             self._report = None
-        scorer.observe(layer.layer_id, torch.cat(masses))
+        scorer.observe(layer.layer_id, *(torch.cat(parts) for parts in zip(*reports, strict=True)))
         return output
 
     def _run_sdpa_forward_extend(

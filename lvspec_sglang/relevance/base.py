@@ -9,17 +9,29 @@ class Scorer(Protocol):
     """Scores the queries of a verify forward.
 
     Attributes:
-        layers: target layers whose attention must be reported to ``observe``; empty for none.
+        reads: what the target's forward must report:
+            ``attention``, to ``observe``; ``hidden``, as ``CosineTop`` asks; ``nothing``.
+        layers: target layers that are read; empty for none.
         listening: whether anybody asks for the scores of the forward to come.
     """
 
+    reads: str
     layers: tuple[int, ...]
     listening: bool
 
-    def __init__(self, layers: tuple[int, ...]) -> None: ...
+    def observe(self, layer: int, mass: torch.Tensor, focus: torch.Tensor) -> None:
+        """Take a layer's attention on visual tokens, ``[queries, heads]`` float32 each.
 
-    def observe(self, layer: int, mass: torch.Tensor) -> None:
-        """Take the share of a layer's attention that lies on visual tokens, ``[queries]``."""
+        Args:
+            mass: share of the attention that lies on visual tokens, 0 to 1.
+            focus: how far it picks among them, in nats; see ``attention.visual_attention``.
+        """
 
-    def scores(self, batch: int, width: int, device: torch.device) -> torch.Tensor:
-        """Relevance of each query of the last verify forward, ``[batch, width]`` float32."""
+    def scores(self, rows: torch.Tensor, width: int, reach: int) -> torch.Tensor:
+        """Relevance of each query of the last verify forward, ``[batch, width]`` float32.
+
+        Args:
+            rows: request row of each request of the batch, ``[batch]`` int64.
+            width: queries a request.
+            reach: host-side upper bound of the requests' lengths.
+        """

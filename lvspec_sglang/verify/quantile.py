@@ -49,6 +49,14 @@ class ScoreRing:
         """Forget a row's scores, before another request takes the row."""
         self.count[row] = 0
 
+    def take(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of a row's scores and count, for ``put``."""
+        return self.scores[row].clone(), self.count[row].clone()
+
+    def put(self, row: int, saved: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Give a row the scores that ``take`` took."""
+        self.scores[row], self.count[row] = saved
+
     def push(self, rows: torch.Tensor, scores: torch.Tensor, lens: torch.Tensor) -> None:
         """Append the first ``lens`` scores of each row; the oldest make room.
 

@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 
-from lvspec_sglang.serving import LocalServer
 from lvspec_sglang.verify.rule import Kind
 from tests.e2e.conftest import Clips, Servers
 from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
 
-RELAXED = {Kind.LOOSE, Kind.SHIFT}
+
+def relaxed_tokens(meta: dict[str, Any]) -> int:
+    counts = meta["lvspec"]
+    assert sum(counts.values()) == meta["completion_tokens"]
+    return counts["loose"] + counts["shift"]
 
 
 def relaxed(clips: Clips, text: str, tokens: int = 80, **relax: Any) -> dict[str, Any]:
@@ -17,12 +20,6 @@ def relaxed(clips: Clips, text: str, tokens: int = 80, **relax: Any) -> dict[str
         chat(VIDEO + text), tokens, video=clips.short, ignore_eos=True,
         custom_params={"lvspec": relax},
     )  # fmt: skip
-
-
-def kinds(server: LocalServer, payload: dict[str, Any]) -> list[int]:
-    meta = server.generate(**payload)["meta_info"]
-    assert len(meta["lvspec_kinds"]) == meta["completion_tokens"]
-    return meta["lvspec_kinds"]
 
 
 @pytest.mark.parametrize("relax", [{"preset": "paper"}, {"loose_ratio": 0.5, "floor": 0.01}])
@@ -33,16 +30,45 @@ def test_a_relaxed_request_commits_more_a_round(
         servers.near.generate(**relaxed(clips, "relax", **given))["meta_info"]
         for given in ({"preset": "strict"}, relax)
     )
-    assert RELAXED & set(loose["lvspec_kinds"])
-    assert not RELAXED & set(strict["lvspec_kinds"])
+    assert relaxed_tokens(loose) > 0
+    assert relaxed_tokens(strict) == 0
     assert loose["spec_verify_ct"] < strict["spec_verify_ct"]
 
 
 def test_kinds_add_up_to_the_rounds(servers: Servers, clips: Clips) -> None:
     meta = servers.near.generate(**relaxed(clips, "count", preset="paper"))["meta_info"]
-    own = [kind for kind in meta["lvspec_kinds"] if kind in (Kind.TARGET, Kind.BONUS)]
+    own = meta["lvspec"]["target"] + meta["lvspec"]["bonus"]
     # The first token is the prefill's; the last round may be cut off by max_new_tokens.
-    assert len(own) - 1 in (meta["spec_verify_ct"], meta["spec_verify_ct"] - 1)
+    assert own - 1 in (meta["spec_verify_ct"], meta["spec_verify_ct"] - 1)
+    assert "lvspec_trace" not in meta
+
+
+def test_the_trace_explains_every_token(servers: Servers, clips: Clips) -> None:
+    asked = {"preset": "paper", "floor": 0.0, "trace": True}
+    *_, last = servers.near.stream(**relaxed(clips, "trace", **asked))
+    meta, trace = last["meta_info"], last["meta_info"]["lvspec_trace"]
+    assert "lvspec_tokens" not in meta
+    rows = [dict(zip(trace, row, strict=True)) for row in zip(*trace.values(), strict=True)]
+    assert len(rows) == meta["completion_tokens"]
+    for place, (row, token) in enumerate(zip(rows, last["output_ids"], strict=True)):
+        kind = Kind(row["kind"])
+        accepted = kind in (Kind.MATCH, Kind.LOOSE, Kind.SHIFT)
+        assert token == row["drafted" if accepted else "target"]
+        assert (row["drafted"] == row["target"]) == (kind is Kind.MATCH)
+        if place == 0 or kind is Kind.BONUS:
+            assert row["drafted"] == -1 and row["relevance"] is None
+        else:
+            assert 0 < row["relevance"] < 1
+            low = row["threshold"] is not None and row["relevance"] <= row["threshold"]
+            assert accepted or row["guarded"] or not low
+            assert kind is not Kind.LOOSE or low
+
+
+def test_a_strict_trace_has_no_scores(servers: Servers, clips: Clips) -> None:
+    asked = relaxed(clips, "strict trace", preset="strict", trace=True)
+    trace = servers.near.generate(**asked)["meta_info"]["lvspec_trace"]
+    assert set(trace["relevance"]) == {None}
+    assert max(trace["drafted"]) >= 0
 
 
 def test_strict_requests_beside_relaxed_ones_keep_the_targets_tokens(
@@ -69,9 +95,10 @@ def test_the_end_is_never_drafted_away(servers: Servers, clips: Clips) -> None:
     said = servers.near.generate(**free)["output_ids"]
     stop = said[40]
     payload["sampling_params"]["stop_token_ids"] = [stop]
-    result = servers.near.generate(**payload)
-    assert result["meta_info"]["finish_reason"]["type"] == "stop"
-    assert result["meta_info"]["lvspec_kinds"][-1] not in RELAXED
+    payload["sampling_params"]["custom_params"]["lvspec"]["trace"] = True
+    meta = servers.near.generate(**payload)["meta_info"]
+    assert meta["finish_reason"]["type"] == "stop"
+    assert meta["lvspec_trace"]["kind"][-1] not in (Kind.LOOSE, Kind.SHIFT)
 
 
 def test_a_misspelt_key_is_the_clients_error_and_hurts_nobody(

@@ -3,9 +3,12 @@
 import argparse
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from sglang.srt.managers.tokenizer_manager import TokenizerManager
 from sglang.srt.mem_cache import allocation
 from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang.srt.server_args import ServerArgs
@@ -13,8 +16,10 @@ from sglang.srt.utils import video_decoder as host_decoder
 
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.config import CONFIG_ENV
+from lvspec_sglang.metrics import INFO_KEY
 from lvspec_sglang.patches import (
     config_flag,
+    meta_info,
     pin_memory,
     request_policy,
     slot_writer,
@@ -84,6 +89,21 @@ def test_a_misspelt_key_passes_the_host_and_not_the_patch() -> None:
     with pytest.raises(ValueError, match="unknown lvspec key 'losse_ratio'"):
         request_policy.check_relaxation(None, params, 100)
     request_policy.check_relaxation(None, SamplingParams(), 100)
+
+
+def test_entries_become_counts_only_with_the_patch() -> None:
+    update = unpatched(TokenizerManager.update_request_meta_info)
+    info = {INFO_KEY: [[0, 3]]}
+
+    def state() -> SimpleNamespace:
+        return SimpleNamespace(customized_info_accumulated={}, customized_info_reported_keys=set())
+
+    raw: dict[str, Any] = {}
+    update(TokenizerManager, raw, state(), info, 0, None)
+    assert raw == {INFO_KEY: [0, 3]}
+    summary: dict[str, Any] = {}
+    meta_info.update_meta_info(update, TokenizerManager, summary, state(), info, 0, None)
+    assert summary == {"lvspec": {"match": 1, "loose": 0, "shift": 0, "target": 1, "bonus": 0}}
 
 
 def test_the_flag_is_unknown_without_the_patch_and_exported_with_it(

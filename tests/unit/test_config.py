@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 
 from lvspec_sglang import config
-from lvspec_sglang.config import PRESETS, LVSpecConfig, RelaxConfig, parse_relax, parse_server
+from lvspec_sglang.config import (
+    PRESETS,
+    LVSpecConfig,
+    RelaxConfig,
+    RequestConfig,
+    parse_request,
+    parse_server,
+)
 
 
 def test_presets() -> None:
@@ -14,16 +21,16 @@ def test_presets() -> None:
 
 def test_a_request_changes_what_it_names_and_keeps_the_rest() -> None:
     default = RelaxConfig(loose_ratio=0.5, floor=0.1)
-    assert parse_relax(None, default) == default
-    assert parse_relax({"floor": 0.2}, default) == RelaxConfig(loose_ratio=0.5, floor=0.2)
-    assert parse_relax({"preset": "strict"}, default) == RelaxConfig()
-    paper = parse_relax({"preset": "paper", "loose_ratio": 0.9}, default)
+    assert parse_request(None, default) == RequestConfig(default)
+    assert parse_request({"floor": 0.2}, default).relax == RelaxConfig(loose_ratio=0.5, floor=0.2)
+    assert parse_request({"preset": "strict"}, default).relax == RelaxConfig()
+    paper = parse_request({"preset": "paper", "loose_ratio": 0.9}, default).relax
     assert (paper.loose_ratio, paper.draft_shift) == (0.9, PRESETS["paper"].draft_shift)
 
 
 def test_a_server_takes_text_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = '{"preset": "paper", "relevance": "random", "guards": ["digits"], "layers": [1, 2]}'
-    want = LVSpecConfig(PRESETS["paper"], "random", (1, 2), ("digits",))
+    want = LVSpecConfig(PRESETS["paper"], relevance="random", layers=(1, 2), guards=("digits",))
     assert parse_server(text) == want
     file = tmp_path / "lvspec.json"
     file.write_text(text)
@@ -52,7 +59,7 @@ def test_a_server_takes_text_or_a_file(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_a_request_is_told_what_is_wrong(given: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        parse_relax(given, RelaxConfig())
+        parse_request(given, RelaxConfig())
 
 
 @pytest.mark.parametrize(
@@ -60,7 +67,7 @@ def test_a_request_is_told_what_is_wrong(given: object, said: str) -> None:
     [
         ("/no/such/file", "neither a JSON object nor a file"),
         ('{"preset": ', "is not JSON"),
-        ('{"relevance": "cosmic"}', "relevance 'cosmic': one of attention, random"),
+        ('{"relevance": "cosmic"}', "relevance 'cosmic': one of focus, attention, cosine, random"),
         ('{"guards": ["verbs"]}', "guards 'verbs': one of digits, negations, order"),
         ('{"guards": "digits"}', "guards 'digits': a list"),
         ('{"layers": [-1]}', "a list of layer numbers"),

@@ -31,22 +31,22 @@ class Words:
 class FixedScores:
     """A scorer that gives what it is told."""
 
+    reads = "nothing"
     layers: tuple[int, ...] = ()
     listening = True
 
     def __init__(self, values: list[float]) -> None:
         self.values = values
 
-    def observe(self, layer: int, mass: torch.Tensor) -> None: ...
+    def observe(self, layer: int, mass: torch.Tensor, focus: torch.Tensor) -> None: ...
 
-    def scores(self, batch: int, width: int, device: torch.device) -> torch.Tensor:
+    def scores(self, rows: torch.Tensor, width: int, reach: int) -> torch.Tensor:
         return torch.tensor([self.values])
 
 
 def make(relax: RelaxConfig, scores: list[float]) -> Relaxation:
     guarded = guarded_tokens(Words(), VOCAB, LVSpecConfig().guards)
-    relaxation = Relaxation(LVSpecConfig(), (0,), rows=3, width=40, guarded=guarded)
-    relaxation.scorer = FixedScores(scores)
+    relaxation = Relaxation("predicting", FixedScores(scores), 3, 40, guarded)
     relaxation.begin(1, 3, relax, [(2, 5)], [7])
     return relaxation
 
@@ -64,8 +64,8 @@ def test_a_round_is_loose_below_the_running_quantile_only() -> None:
     logits = torch.zeros(4, VOCAB)
 
     def decide() -> list[int]:
-        evidence = relaxation.evidence(ROWS, drafted, target, logits, entropy=False)
-        verdict = accept(drafted, target, relaxation.policy(ROWS), evidence)
+        evidence = relaxation.evidence(ROWS, drafted, target, logits, reach=40, entropy=False)
+        verdict = accept(drafted, target, relaxation.policy(ROWS, True), evidence)
         relaxation.settle(ROWS, evidence, verdict.accept_lens)
         return verdict.kinds[0, : int(verdict.accept_lens)].tolist()
 
@@ -79,7 +79,7 @@ def test_a_stop_token_is_never_relaxed_on_either_side() -> None:
     logits = torch.zeros(4, VOCAB)
     for drafted, target in (([[7, 10, 10]], [[11] * 4]), ([[10] * 3], [[7, 11, 11, 11]])):
         evidence = relaxation.evidence(
-            ROWS, torch.tensor(drafted), torch.tensor(target), logits, entropy=False
+            ROWS, torch.tensor(drafted), torch.tensor(target), logits, reach=40, entropy=False
         )
         assert evidence.guarded[0].tolist() == [True, False, False]
 
@@ -90,7 +90,12 @@ def test_evidence_of_probability_and_entropy() -> None:
     logits[0, 10] = 2.0
     logits[1, 11] = 50.0
     evidence = relaxation.evidence(
-        ROWS, torch.tensor([[10, 12, 12]]), torch.tensor([[13, 11, 13, 13]]), logits, entropy=True
+        ROWS,
+        torch.tensor([[10, 12, 12]]),
+        torch.tensor([[13, 11, 13, 13]]),
+        logits,
+        reach=40,
+        entropy=True,
     )
     torch.testing.assert_close(evidence.log_ratio[0], torch.tensor([2.0, -50.0, 0.0]))
     assert 0.9 < evidence.entropy[0, 0] < 1.0
@@ -101,12 +106,14 @@ def test_evidence_of_probability_and_entropy() -> None:
 def test_reusing_a_row_forgets_its_last_owner() -> None:
     relaxation = make(RelaxConfig(loose_ratio=0.7, draft_shift=2, floor=0.5), [0.3] * 4)
     drafted, target = torch.tensor([[10, 11, 12]]), torch.tensor([[10, 11, 12, 13]])
-    evidence = relaxation.evidence(ROWS, drafted, target, torch.zeros(4, VOCAB), entropy=False)
+    evidence = relaxation.evidence(
+        ROWS, drafted, target, torch.zeros(4, VOCAB), reach=40, entropy=False
+    )
     relaxation.settle(ROWS, evidence, torch.tensor([4]))
     relaxation.begin(1, 3, RelaxConfig(), [], [])
     assert int(relaxation.ring.count[1]) == 0
     assert not bool(relaxation.visual[1].any())
-    policy = relaxation.policy(ROWS)
+    policy = relaxation.policy(ROWS, True)
     assert policy.threshold.item() == float("-inf")
     assert (policy.floor.item(), policy.draft_shift.item()) == (0.0, 0)
     assert not bool((relaxation.stops[1] >= 0).any())

@@ -1,17 +1,35 @@
+import pytest
 import torch
 
-from lvspec_sglang.relevance import SCORERS
-from lvspec_sglang.relevance.attention import AttentionMass, middle_third, visual_mass
+from lvspec_sglang.relevance import SCORERS, make_scorer
+from lvspec_sglang.relevance.attention import (
+    AttentionFocus,
+    AttentionMass,
+    middle_third,
+    visual_attention,
+)
+from lvspec_sglang.relevance.cosine import CosineTop
 
 
-def test_mass_is_the_softmax_on_visual_keys() -> None:
+def test_mass_and_focus_of_each_head() -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 4, 10)
     logits[:, 0, 7:] = float("-inf")
     visual = torch.zeros(10, dtype=torch.bool)
-    visual[2:5] = visual[8] = True
-    want = logits.softmax(dim=-1)[..., visual].sum(dim=-1).mean(dim=0)
-    torch.testing.assert_close(visual_mass(logits, visual), want)
+    visual[2:5] = visual[6] = True
+    mass, focus = visual_attention(logits, visual)
+    share = logits.softmax(dim=-1)[..., visual]
+    torch.testing.assert_close(mass, share.sum(dim=-1).T)
+    p = share / share.sum(dim=-1, keepdim=True)
+    torch.testing.assert_close(focus, (p * (p * 4).log()).sum(dim=-1).T)
+
+
+def test_attention_that_lies_flat_has_no_focus_and_on_one_token_the_most() -> None:
+    visual = torch.arange(8) < 4
+    flat, sharp = torch.zeros(1, 1, 8), torch.zeros(1, 1, 8)
+    sharp[..., 2] = 60.0
+    assert abs(float(visual_attention(flat, visual)[1])) < 1e-6
+    torch.testing.assert_close(visual_attention(sharp, visual)[1], torch.tensor([[4.0]]).log())
 
 
 def test_parts_merged_by_log_sum_exp_give_the_whole() -> None:
@@ -24,32 +42,62 @@ def test_parts_merged_by_log_sum_exp_give_the_whole() -> None:
     weights = (lses - lses.logsumexp(dim=0)).exp()[..., None]
     merged = sum(w * (p.softmax(dim=-1) @ v) for w, (p, v) in zip(weights, parts, strict=True))
     torch.testing.assert_close(merged, logits.softmax(dim=-1) @ values)
-    torch.testing.assert_close(weights[0, ..., 0].mean(dim=0), visual_mass(logits, visual))
+    torch.testing.assert_close(weights[0, ..., 0].T, visual_attention(logits, visual)[0])
 
 
-def test_without_a_video_the_mass_is_zero() -> None:
-    assert visual_mass(torch.randn(2, 3, 4), torch.zeros(4, dtype=torch.bool)).tolist() == [0.0] * 3
+def test_without_a_video_both_are_zero() -> None:
+    for part in visual_attention(torch.randn(2, 3, 4), torch.zeros(4, dtype=torch.bool)):
+        assert part.tolist() == [[0.0] * 2] * 3
 
 
 def test_layers_are_averaged_and_forgotten() -> None:
-    scorer = AttentionMass((4, 5))
-    for _ in range(2):
-        scorer.observe(4, torch.tensor([0.0, 1.0, 0.2, 0.4]))
-        scorer.observe(5, torch.tensor([1.0, 1.0, 0.0, 0.2]))
-        scores = scorer.scores(2, 2, torch.device("cpu"))
-        torch.testing.assert_close(scores, torch.tensor([[0.5, 1.0], [0.1, 0.3]]))
+    mass, focus = torch.tensor([[0.0, 0.4], [1.0, 0.0]]), torch.tensor([[9.0, 1.0], [2.0, 3.0]])
+    for scorer, want in (
+        (AttentionMass((4, 5)), [[0.35], [0.35]]),
+        (AttentionFocus((4, 5)), [[0.35], [0.6]]),
+    ):
+        for _ in range(2):
+            scorer.observe(4, mass, focus)
+            scorer.observe(5, mass.flip(0), focus.flip(0) * 0 + 1)
+            scores = scorer.scores(torch.tensor([0, 1]), 1, 0)
+            torch.testing.assert_close(scores, torch.tensor(want))
 
 
 def test_the_middle_third() -> None:
     assert middle_third(28) == tuple(range(9, 18))
     assert middle_third(1) == (0,)
+    assert make_scorer("focus", (), 28).layers == tuple(range(9, 18))
+    assert make_scorer("cosine", (), 28).layers == (27,)
+    assert make_scorer("attention", (3, 5), 28).layers == (3, 5)
+    with pytest.raises(ValueError, match="layers \\[28\\]: the target has layers 0 to 27"):
+        make_scorer("focus", (28,), 28)
+
+
+def test_cosine_averages_the_largest_with_the_video_of_the_row() -> None:
+    torch.manual_seed(2)
+    hidden, queries = torch.randn(60, 8), torch.randn(4, 8)
+    table = torch.randperm(60).view(3, 20).int()
+    visual = torch.zeros(3, 20, dtype=torch.bool)
+    visual[1, 2:16] = True
+    visual[2, 3:6] = True
+    scorer = CosineTop((5, 6))
+    scorer.attach(60, 8, 12, torch.float32, table, visual)
+    scorer.remember(torch.arange(60), hidden)
+    scorer.hear(queries)
+    scores = scorer.scores(torch.tensor([2, 1]), 2, 20)
+    for row, place, query in ((2, 0, 0), (2, 1, 1), (1, 0, 2), (1, 1, 3)):
+        keys = hidden[table[row][visual[row]].long()]
+        cosines = torch.cosine_similarity(queries[query][None], keys)
+        want = cosines.topk(min(10, len(cosines))).values.mean()
+        torch.testing.assert_close(scores[[2, 1].index(row), place], want)
+    assert scorer.scores(torch.tensor([0, 0]), 2, 20).tolist() == [[0.0, 0.0]] * 2
 
 
 def test_the_control_knows_nothing_and_leaves_sampling_alone() -> None:
     state = torch.get_rng_state()
     scorer = SCORERS["random"]((1, 2))
     assert scorer.layers == ()
-    scores = scorer.scores(50, 11, torch.device("cpu"))
+    scores = scorer.scores(torch.arange(50), 11, 0)
     assert scores.shape == (50, 11)
     assert 0.4 < float(scores.mean()) < 0.6
     assert torch.equal(state, torch.get_rng_state())
