@@ -16,7 +16,13 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("bench", help="measure fidelity, prefixes, speed, kernels")
     benches = parser.add_subparsers(required=True, metavar="BENCH")
 
-    add_bench(benches, "fidelity", "facts kept against drafted tokens accepted", _fidelity, 500)
+    fidelity = add_bench(
+        benches, "fidelity", "facts kept against drafted tokens accepted", _fidelity, 500
+    )
+    fidelity.add_argument(
+        "--rules", default="quick", metavar="SET,...", help="sets of rules, or JSON files (quick)"
+    )
+    fidelity.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves here")
 
 
 def add_bench(

@@ -20,7 +20,7 @@ def new_record(bench: str) -> dict[str, Any]:
     return {
         "bench": bench,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {
             "lvspec-sglang": version("lvspec-sglang"),
             "sglang": HOST_VERSION,
@@ -40,7 +40,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     half.replace(path)
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The checkout's commit, ``+`` where it has changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
