@@ -22,6 +22,9 @@ def add_parser(commands: Any) -> None:
     fidelity.add_argument(
         "--rules", default="quick", metavar="SET,...", help="sets of rules, or JSON files (quick)"
     )
+    fidelity.add_argument(
+        "--questions", type=int, default=3, choices=range(4), help="follow-ups a clip, 0-3 (3)"
+    )
     fidelity.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves here")
 
 

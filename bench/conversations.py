@@ -15,27 +15,29 @@ from lvspec_sglang.serving import LocalServer
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 CAPTION_TOKENS = 256
 ANSWER_TOKENS = 64
+GROUPS = ("negation", "order", "other")
 ORDER_KINDS = ("order", "event")
 CONCURRENT = 32
 KV_TOKENS = 40_960
 
 
-def write_clips(count: int, seed: int, folder: Path) -> list[dict[str, Any]]:
+def write_clips(count: int, seed: int, questions: int, folder: Path) -> list[dict[str, Any]]:
     """Write ``count`` held-out clips from ``seed`` on; their truth, with what is ``asked``."""
     truths = []
     for number in range(seed, seed + count):
         truth = write_clip(HELD_OUT + number, folder)
-        truths.append(truth | {"asked": choose_questions(truth), "path": folder / truth["video"]})
+        asked = choose_questions(truth, questions)
+        truths.append(truth | {"asked": asked, "path": folder / truth["video"]})
     return truths
 
 
-def choose_questions(truth: dict[str, Any]) -> list[dict[str, str]]:
-    """A question with a negation, one of order and one of another kind, always the same ones."""
+def choose_questions(truth: dict[str, Any], most: int = len(GROUPS)) -> list[dict[str, str]]:
+    """At most a question a group, those of the first groups, always the same ones."""
     rng = random.Random(truth["seed"])
-    groups: dict[str, list[dict[str, str]]] = {"negation": [], "order": [], "other": []}
+    groups: dict[str, list[dict[str, str]]] = {group: [] for group in GROUPS}
     for question in truth["questions"]:
         groups[group_of(question)].append(question)
-    return [rng.choice(group) for group in groups.values() if group]
+    return [rng.choice(group) for group in groups.values() if group][:most]
 
 
 def group_of(question: dict[str, str]) -> str:
@@ -86,7 +88,6 @@ def _answer(
         text=chat(*turns), video_data=[str(truth["path"])], sampling_params=sampling
     )
     meta = result["meta_info"]
-    kinds = meta.get("lvspec_kinds", [])
     return {
         "text": result["text"],
         "ids": hashlib.sha1(json.dumps(result["output_ids"]).encode()).hexdigest()[:12],
@@ -94,7 +95,7 @@ def _answer(
         "ran_on": meta["finish_reason"]["type"] != "stop",
         "rounds": meta.get("spec_verify_ct", 0),
         "accepted": meta.get("spec_num_correct_drafts", 0),
-        "kinds": [kinds.count(kind) for kind in range(5)],
+        "kinds": meta.get("lvspec", {}),
     }
 
 

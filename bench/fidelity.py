@@ -37,10 +37,11 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="lvspec-fidelity-") as folder:
         record_path = arguments.json or Path(folder) / "fidelity.json"
         log = AnswerLog(record_path.with_suffix(".answers.jsonl"))
-        truths = write_clips(arguments.clips, arguments.seed, Path(folder))
+        truths = write_clips(arguments.clips, arguments.seed, arguments.questions, Path(folder))
         record = new_record("fidelity") | {
             "clips": arguments.clips,
             "seed": arguments.seed,
+            "questions": arguments.questions,
             "pair": "mini",
             "dtype": "float32",
         }
@@ -62,7 +63,7 @@ def servers(rules: Sequence[Rule]) -> list[tuple[dict[str, Any] | None, list[Rul
     for rule in rules:
         meaning = rule.meaning()
         shared = meaning and {key: value for key, value in meaning.items() if key != "relax"}
-        groups.setdefault(json.dumps(shared), (rule.server, []))[1].append(rule)
+        groups.setdefault(json.dumps(shared), (shared, []))[1].append(rule)
     return list(groups.values())
 
 
@@ -78,8 +79,9 @@ def _measure(
     """
     for rule in rules:
         log.begin(rule)
+    requests = {rule.name: (rule.meaning() or {}).get("relax") for rule in rules}
     jobs = [
-        (rule.name, None if config is None else rule.request, truth)
+        (rule.name, requests[rule.name], truth)
         for truth in truths
         for rule in rules
         if not log.has(rule.name, truth["video"])

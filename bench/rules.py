@@ -6,12 +6,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lvspec_sglang.config import GUARDS, PRESETS, SCORERS, parse_relax, parse_server
+from lvspec_sglang.config import (
+    GUARDS,
+    PRESETS,
+    QUERIES,
+    SCORERS,
+    LVSpecConfig,
+    parse_request,
+    parse_server,
+)
 
 RATIOS = (0.3, 0.5, 0.7, 0.9)
 FLOORS = (0.0, 0.001, 0.003, 0.01, 0.03)
 WINDOWS = (1, 2, 3, 4, 5)
 TARGET_LAYERS = 14
+DEFAULT = LVSpecConfig().relevance
 ALONE = "alone"
 STRICT = "strict"
 
@@ -41,7 +50,9 @@ class Rule:
         if self.server is None:
             return None
         config = parse_server(json.dumps(self.server))
-        meaning = asdict(config) | {"relax": asdict(parse_relax(self.request, config.relax))}
+        meaning = asdict(config) | {
+            "relax": asdict(parse_request(self.request, config.relax).relax)
+        }
         return dict(json.loads(json.dumps(meaning)))
 
 
@@ -82,7 +93,7 @@ def shifts(ratio: float, windows: Iterable[int]) -> list[Rule]:
     sides = {"draft": [draft], "target": [target], "both": [draft, target]}
     rules = []
     for side, keys in sides.items():
-        family = f"attention {ratio} shift {side}"
+        family = f"{DEFAULT} {ratio} shift {side}"
         for window in windows:
             request = {"loose_ratio": ratio, **dict.fromkeys(keys, window)}
             rules.append(Rule(f"{family} {window}", family, {}, request))
@@ -96,8 +107,8 @@ def layers(ratio: float) -> list[Rule]:
     choices += [[layer] for layer in range(1, TARGET_LAYERS, 2)]
     return [
         Rule(
-            f"attention {ratio} layers {chosen[0]}-{chosen[-1]}",
-            f"attention {ratio} by layers",
+            f"{DEFAULT} {ratio} layers {chosen[0]}-{chosen[-1]}",
+            f"{DEFAULT} {ratio} by layers",
             {"layers": chosen},
             {"loose_ratio": ratio},
         )
@@ -110,12 +121,28 @@ def guards(ratio: float) -> list[Rule]:
     choices = {"none": (), **{f"no {out}": tuple(g for g in GUARDS if g != out) for out in GUARDS}}
     return [
         Rule(
-            f"attention {ratio} guards {name}",
-            f"attention {ratio} by guards",
+            f"{DEFAULT} {ratio} guards {name}",
+            f"{DEFAULT} {ratio} by guards",
             {"guards": list(kept)},
             {"loose_ratio": ratio},
         )
         for name, kept in choices.items()
+    ]
+
+
+def queries(ratios: Iterable[float]) -> list[Rule]:
+    """Scored at the query that predicts a token, or at the one that consumes it."""
+    return [
+        Rule(
+            f"{relevance} {ratio} {query}",
+            f"{relevance} {query}",
+            {"relevance": relevance, "query": query},
+            {"loose_ratio": ratio},
+        )
+        for relevance in SCORERS
+        if relevance != "random"
+        for query in QUERIES
+        for ratio in ratios
     ]
 
 
@@ -127,6 +154,7 @@ def named_sets() -> dict[str, list[Rule]]:
         "relevance": curves(RATIOS, (0.0,)),
         "floors": curves(RATIOS, FLOORS[1:]),
         "shift": [*shifts(0.0, (1, 3)), *shifts(0.7, WINDOWS)],
+        "query": queries((0.5, 0.7)),
         "layers": layers(0.7),
         "guards": guards(0.7),
     }

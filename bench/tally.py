@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lvspec_sglang.bench.bootstrap import differs, interval, ratios
-from lvspec_sglang.bench.conversations import group_of
+from lvspec_sglang.bench.conversations import GROUPS, group_of
 from lvspec_sglang.miniworld.score import Score
 from lvspec_sglang.verify.rule import Kind
 
-PARTS = ("captions", "negation", "order", "other")
+PARTS = ("captions", *GROUPS)
 DRAFT_STEPS = 10
 
 
@@ -23,7 +23,7 @@ class Counts(NamedTuple):
         tokens, forwards: tokens written, and the target's forwards for them.
         ran_on, answers: answers that never ended by themselves, and all.
         parsed: answers that state all they have to.
-        kinds: tokens by ``Kind``, ``[clips, 5]``.
+        kinds: tokens by the name of their ``Kind``.
     """
 
     right: dict[str, np.ndarray]
@@ -34,7 +34,7 @@ class Counts(NamedTuple):
     ran_on: np.ndarray
     answers: np.ndarray
     parsed: np.ndarray
-    kinds: np.ndarray
+    kinds: dict[str, int]
 
     @property
     def all_right(self) -> np.ndarray:
@@ -60,7 +60,7 @@ def count(truths: Sequence[dict[str, Any]], answers: Sequence[list[dict[str, Any
             parsed[clip] += score.parsed
 
     def total(key: str) -> np.ndarray:
-        return np.array([np.sum([a[key] for a in clip], axis=0) for clip in answers], float)
+        return np.array([sum(answer[key] for answer in clip) for clip in answers], float)
 
     return Counts(
         right=right,
@@ -71,7 +71,10 @@ def count(truths: Sequence[dict[str, Any]], answers: Sequence[list[dict[str, Any
         ran_on=total("ran_on"),
         answers=np.array([len(clip) for clip in answers], float),
         parsed=parsed,
-        kinds=total("kinds"),
+        kinds={
+            name: sum(answer["kinds"].get(name, 0) for clip in answers for answer in clip)
+            for name in (kind.name.lower() for kind in Kind)
+        },
     )
 
 
@@ -95,7 +98,7 @@ def figures(counts: Counts, alone: Counts, strict: Counts, draws: np.ndarray) ->
         "ran_on": int(counts.ran_on.sum()),
         "parse_rate": _share(counts.parsed, counts.answers),
         "tokens": int(counts.tokens.sum()),
-        "kinds": {kind.name.lower(): int(counts.kinds[:, kind].sum()) for kind in Kind},
+        "kinds": counts.kinds,
     }
     if counts.rounds.any() and strict.rounds.any():
         row["T_to_strict"] = row["T"] / _share(strict.accepted, strict.rounds)

@@ -11,8 +11,18 @@ import pytest
 from lvspec_sglang.bench import bootstrap, fidelity, plot, tally, versus
 from lvspec_sglang.bench.answers import AnswerLog
 from lvspec_sglang.bench.conversations import choose_questions, group_of
-from lvspec_sglang.bench.rules import ALONE, STRICT, Rule, baselines, chosen, loose, named_sets
+from lvspec_sglang.bench.rules import (
+    ALONE,
+    DEFAULT,
+    STRICT,
+    Rule,
+    baselines,
+    chosen,
+    loose,
+    named_sets,
+)
 from lvspec_sglang.cli import main
+from lvspec_sglang.config import parse_server
 from lvspec_sglang.miniworld.clips import truth_of
 from lvspec_sglang.miniworld.scene import HELD_OUT, make_scene
 
@@ -36,7 +46,7 @@ def answered(truth: dict[str, Any], accepted: int, wrong: bool) -> list[dict[str
         "rounds": 4 * (accepted > 0),
         "accepted": accepted,
     }
-    return [{"text": text, "kinds": [accepted, 0, 0, 3, 1], **more} for text in texts]
+    return [{"text": text, "kinds": {"match": accepted, "target": 3}, **more} for text in texts]
 
 
 def logged(
@@ -88,14 +98,17 @@ def test_a_command_with_wrong_arguments_says_so(capsys: pytest.CaptureFixture[st
 
 
 def test_rules_of_equal_server_settings_share_a_server() -> None:
-    rules = [*baselines(), *loose("attention", (0.5, 0.7)), *loose("random", (0.5,))]
+    rules = [*baselines(), *loose(DEFAULT, (0.5, 0.7)), *loose("random", (0.5,))]
     groups = fidelity.servers(rules)
     assert [[rule.name for rule in members] for _, members in groups] == [
         [ALONE],
-        [STRICT, "attention 0.5", "attention 0.7"],
+        [STRICT, f"{DEFAULT} 0.5", f"{DEFAULT} 0.7"],
         ["random 0.5"],
     ]
-    assert [config for config, _ in groups] == [None, {}, {"relevance": "random"}]
+    assert groups[0][0] is None
+    assert [config["relevance"] for config, _ in groups[1:] if config] == [DEFAULT, "random"]
+    for config, _ in groups[1:]:
+        assert parse_server(json.dumps(config)).relax.strict
 
 
 def test_questions_are_one_of_negation_one_of_order_one_other(truths: list[dict[str, Any]]) -> None:
