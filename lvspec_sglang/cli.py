@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lvspec_sglang.bench.cli import add_parser as add_bench
 from lvspec_sglang.miniworld.cli import add_parser as add_miniworld
 
 
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     add_miniworld(commands)
+    add_bench(commands)
     return parser
 
 

@@ -1,0 +1,73 @@
+"""The ``lvspec bench`` command: one subcommand a measurement, the same arguments for all."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lvspec_sglang.serving import ServerFailed
+
+RESERVED_SEED = 20_000
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``bench`` with its subcommands to the ``lvspec`` command's subparsers."""
+    parser = commands.add_parser("bench", help="measure fidelity, prefixes, speed, kernels")
+    benches = parser.add_subparsers(required=True, metavar="BENCH")
+
+    fidelity = add_bench(
+        benches, "fidelity", "facts kept against drafted tokens accepted", _fidelity, 500
+    )
+    fidelity.add_argument(
+        "--rules", default="quick", metavar="SET,...", help="sets of rules, or JSON files (quick)"
+    )
+    fidelity.add_argument(
+        "--questions", type=int, default=3, choices=range(4), help="follow-ups a clip, 0-3 (3)"
+    )
+    fidelity.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves here")
+
+
+def add_bench(
+    benches: Any,
+    name: str,
+    purpose: str,
+    run: Callable[[argparse.Namespace], None],
+    clips: int,
+) -> argparse.ArgumentParser:
+    """Add a bench with the arguments every bench takes.
+
+    Args:
+        run: measures and prints a table; a ``ValueError`` or a server's failure ends the command
+            with status 2.
+        clips: the default of ``--clips``.
+    """
+    bench: argparse.ArgumentParser = benches.add_parser(name, help=purpose)
+    bench.add_argument("--clips", type=int, default=clips, help=f"held-out clips ({clips})")
+    bench.add_argument(
+        "--seed", type=int, default=0, help=f"first held-out seed (0); tune from {RESERVED_SEED} on"
+    )
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
+    bench.set_defaults(run=lambda arguments: _guarded(name, run, arguments))
+    return bench
+
+
+def _guarded(
+    name: str, run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace
+) -> int:
+    try:
+        if arguments.clips < 1 or arguments.seed < 0:
+            raise ValueError(
+                f"--clips {arguments.clips} --seed {arguments.seed}: at least 1 clip, a seed from 0"
+            )
+        run(arguments)
+    except (ValueError, FileNotFoundError, ServerFailed) as error:
+        print(f"lvspec bench {name}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _fidelity(arguments: argparse.Namespace) -> None:
+    from lvspec_sglang.bench import fidelity
+
+    fidelity.run(arguments)

@@ -1,0 +1,188 @@
+"""How much of the target's fact accuracy a verification rule keeps, and how much it accepts."""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lvspec_sglang.bench import plot
+from lvspec_sglang.bench.answers import AnswerLog
+from lvspec_sglang.bench.bootstrap import resamples
+from lvspec_sglang.bench.conversations import CONCURRENT, KV_TOKENS, run_all, write_clips
+from lvspec_sglang.bench.record import new_record, write_record
+from lvspec_sglang.bench.rules import ALONE, STRICT, Rule, chosen
+from lvspec_sglang.bench.tally import PARTS, count, figures, geometric
+from lvspec_sglang.bench.versus import compare
+from lvspec_sglang.miniworld import paths
+from lvspec_sglang.serving import LocalServer
+
+
+class NotIdentical(ValueError):
+    """Strict verification gave another answer than the target alone: nothing else counts."""
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure the rules asked for, print the table, write the record and the plot.
+
+    Raises:
+        ValueError: a wrong argument, or strict answers that are not the target's.
+        ServerFailed: a server did not start.
+    """
+    rules = chosen(arguments.rules)
+    if arguments.plot is not None:
+        plot.need_matplotlib()
+    with tempfile.TemporaryDirectory(prefix="lvspec-fidelity-") as folder:
+        record_path = arguments.json or Path(folder) / "fidelity.json"
+        log = AnswerLog(record_path.with_suffix(".answers.jsonl"))
+        truths = write_clips(arguments.clips, arguments.seed, arguments.questions, Path(folder))
+        record = new_record("fidelity") | {
+            "clips": arguments.clips,
+            "seed": arguments.seed,
+            "questions": arguments.questions,
+            "pair": "mini",
+            "dtype": "float32",
+        }
+        for server, members in servers(rules):
+            _measure(server, members, truths, log)
+            rows = table_rows(rules, truths, log)
+            write_record(record_path, record | {"commits": _names(log.commits), "rows": rows})
+        log.close()
+        record |= {"commits": _names(log.commits), "rows": table_rows(rules, truths, log)}
+        write_record(record_path, record)
+        print("\n".join(table(record["rows"])))
+        if arguments.plot is not None:
+            plot.draw(record, arguments.plot)
+
+
+def servers(rules: Sequence[Rule]) -> list[tuple[dict[str, Any] | None, list[Rule]]]:
+    """Rules by the server they need: the target alone first, then those of equal settings."""
+    groups: dict[str, tuple[dict[str, Any] | None, list[Rule]]] = {}
+    for rule in rules:
+        meaning = rule.meaning()
+        shared = meaning and {key: value for key, value in meaning.items() if key != "relax"}
+        groups.setdefault(json.dumps(shared), (shared, []))[1].append(rule)
+    return list(groups.values())
+
+
+def _measure(
+    config: dict[str, Any] | None,
+    rules: list[Rule],
+    truths: list[dict[str, Any]],
+    log: AnswerLog,
+) -> None:
+    """Hold every conversation of ``rules`` that the log lacks, on one server of their own.
+
+    A clip's rules run side by side, so that they share its prompt in the radix cache.
+    """
+    for rule in rules:
+        log.begin(rule)
+    requests = {rule.name: (rule.meaning() or {}).get("relax") for rule in rules}
+    jobs = [
+        (rule.name, requests[rule.name], truth)
+        for truth in truths
+        for rule in rules
+        if not log.has(rule.name, truth["video"])
+    ]
+    if not jobs:
+        return
+    print(f"{len(rules)} rules, {len(jobs)} conversations: {config}", flush=True)
+    began = time.monotonic()
+    with start(config) as server:
+        ready = time.monotonic()
+        run_all(server, jobs, lambda rule, truth, answers: _keep(log, rule, truth, answers))
+    ended = time.monotonic()
+    print(
+        f"  {ended - ready:.0f} s, {(ended - ready) / len(jobs):.2f} s a conversation; "
+        f"server up after {ready - began:.0f} s",
+        flush=True,
+    )
+
+
+def _keep(log: AnswerLog, rule: str, truth: dict[str, Any], answers: list[dict[str, Any]]) -> None:
+    video = truth["video"]
+    if rule == STRICT:
+        for alone, strict in zip(log.answers[ALONE][video], answers, strict=True):
+            if alone["ids"] != strict["ids"]:
+                raise NotIdentical(
+                    f"strict is not the target alone on {video}: nothing was reported.\n"
+                    f"  alone:  {alone['text']}\n  strict: {strict['text']}"
+                )
+    log.add(rule, video, answers)
+
+
+def start(config: dict[str, Any] | None) -> LocalServer:
+    """A server of the mini pair's target; with LVSPEC and ``config`` unless that is None."""
+    target, draft = paths()
+    arguments = [
+        "--dtype", "float32", "--random-seed", "1", "--max-running-requests", str(CONCURRENT),
+        "--max-total-tokens", str(KV_TOKENS),
+    ]  # fmt: skip
+    if config is not None:
+        arguments += ["--speculative-algorithm", "LVSPEC"]
+        arguments += ["--speculative-draft-model-path", str(draft)]
+        arguments += ["--lvspec-config", json.dumps(config)]
+    return LocalServer(target, *arguments)
+
+
+def table_rows(
+    rules: Sequence[Rule], truths: list[dict[str, Any]], log: AnswerLog
+) -> list[dict[str, Any]]:
+    """A row for every rule that has answered about every clip."""
+    draws = resamples(len(truths))
+    whole = [rule for rule in rules if all(log.has(rule.name, t["video"]) for t in truths)]
+    counts = {
+        rule.name: count(truths, [log.answers[rule.name][t["video"]] for t in truths])
+        for rule in whole
+    }
+    if ALONE not in counts or STRICT not in counts:
+        return []
+    rows = []
+    for rule in whole:
+        row = figures(counts[rule.name], counts[ALONE], counts[STRICT], draws)
+        row |= compare(rule, whole, counts, draws)
+        meaning = rule.meaning()
+        if meaning is not None and meaning["relax"]["loose_ratio"]:
+            strict = counts[STRICT]
+            row["T_geometric"] = geometric(
+                float(strict.accepted.sum() / strict.rounds.sum()), meaning["relax"]["loose_ratio"]
+            )
+        rows.append({"rule": rule.name, "family": rule.family, "relaxation": meaning, **row})
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The table's lines: percent, ``~`` where a difference to the target is within the noise."""
+    wide = max((len(row["rule"]) for row in rows), default=4)
+    yield (
+        f"{'rule':{wide}}      T  /strict  accuracy    kept  (95 % CI)           "
+        f"{'  '.join(f'{part:>9}' for part in PARTS)}  over random at T    ran on"
+    )
+    for row in rows:
+        low, high = row["kept_ci95"]
+        noise = "~" if row["kept_within_noise"] else " "
+        length = f"{'-':>7}  {'-':>7}"
+        if row["T"] is not None:
+            length = f"{row['T']:7.2f}  {row['T_to_strict']:6.2f}x"
+        parts = "  ".join(f"{_percent(row, part):>9}" for part in PARTS)
+        over = row.get("over_random")
+        margin = "" if over is None else f"{100 * over['kept']:+.2f} {over['verdict']}"
+        yield (
+            f"{row['rule']:{wide}}{length}  {100 * row['accuracy']:7.2f}%  "
+            f"{100 * row['kept']:6.2f}%{noise}({100 * low:6.2f}, {100 * high:6.2f})  "
+            f"{parts}  {margin:18}  {row['ran_on']:4}"
+        )
+
+
+def _percent(row: dict[str, Any], part: str) -> str:
+    if part not in row:
+        return "-"
+    bounds = row[part]["minus_alone_ci95"]
+    noise = "~" if bounds is None or bounds[0] <= 0 <= bounds[1] else " "
+    return f"{100 * row[part]['accuracy']:.2f}%{noise}"
+
+
+def _names(commits: set[str | None]) -> list[str]:
+    return sorted(commit or "unknown" for commit in commits)

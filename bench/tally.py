@@ -1,0 +1,148 @@
+"""Counts a clip out of answers, and a row of figures out of counts."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lvspec_sglang.bench.bootstrap import differs, interval, ratios
+from lvspec_sglang.bench.conversations import GROUPS, group_of
+from lvspec_sglang.miniworld.score import Score
+from lvspec_sglang.verify.rule import Kind
+
+PARTS = ("captions", *GROUPS)
+DRAFT_STEPS = 10
+
+
+class Counts(NamedTuple):
+    """What a rule did on each clip, ``[clips]`` each.
+
+    Attributes:
+        right, facts: by part of the conversation.
+        accepted, rounds: drafted tokens accepted, and verify forwards.
+        tokens, forwards: tokens written, and the target's forwards for them.
+        ran_on, answers: answers that never ended by themselves, and all.
+        parsed: answers that state all they have to.
+        kinds: tokens by the name of their ``Kind``.
+    """
+
+    right: dict[str, np.ndarray]
+    facts: dict[str, np.ndarray]
+    accepted: np.ndarray
+    rounds: np.ndarray
+    tokens: np.ndarray
+    ran_on: np.ndarray
+    answers: np.ndarray
+    parsed: np.ndarray
+    kinds: dict[str, int]
+
+    @property
+    def all_right(self) -> np.ndarray:
+        return np.sum(list(self.right.values()), axis=0)
+
+    @property
+    def all_facts(self) -> np.ndarray:
+        return np.sum(list(self.facts.values()), axis=0)
+
+
+def count(truths: Sequence[dict[str, Any]], answers: Sequence[list[dict[str, Any]]]) -> Counts:
+    """Score conversations, one a clip: the caption's answer, then those to ``asked``."""
+    right = {part: np.zeros(len(truths)) for part in PARTS}
+    facts = {part: np.zeros(len(truths)) for part in PARTS}
+    parsed = np.zeros(len(truths))
+    for clip, (truth, (caption, *later)) in enumerate(zip(truths, answers, strict=True)):
+        scores = {part: Score() for part in PARTS}
+        scores["captions"].add_caption(truth["video"], truth["facts"], caption["text"])
+        for question, answer in zip(truth["asked"], later, strict=True):
+            scores[group_of(question)].add_answer(truth["video"], question, answer["text"])
+        for part, score in scores.items():
+            right[part][clip], facts[part][clip] = score.right, score.facts
+            parsed[clip] += score.parsed
+
+    def total(key: str) -> np.ndarray:
+        return np.array([sum(answer[key] for answer in clip) for clip in answers], float)
+
+    return Counts(
+        right=right,
+        facts=facts,
+        accepted=total("accepted"),
+        rounds=total("rounds"),
+        tokens=total("tokens"),
+        ran_on=total("ran_on"),
+        answers=np.array([len(clip) for clip in answers], float),
+        parsed=parsed,
+        kinds={
+            name: sum(answer["kinds"].get(name, 0) for clip in answers for answer in clip)
+            for name in (kind.name.lower() for kind in Kind)
+        },
+    )
+
+
+def figures(counts: Counts, alone: Counts, strict: Counts, draws: np.ndarray) -> dict[str, Any]:
+    """A rule's figures against the target alone on the same clips.
+
+    ``kept`` is the share of the target's accuracy; ``kept_within_noise`` says whether it differs
+    from 1 by less than the noise; ``T`` is drafted tokens accepted a round, without the bonus.
+    """
+    kept = kept_samples(counts, alone, draws)
+    row: dict[str, Any] = {
+        "accuracy": _share(counts.all_right, counts.all_facts),
+        "kept": _kept(counts.all_right, counts.all_facts, alone.all_right, alone.all_facts),
+        "kept_ci95": interval(kept),
+        "kept_within_noise": not differs(kept, np.ones_like(kept)),
+        "T": _share(counts.accepted, counts.rounds) if counts.rounds.any() else None,
+        "T_ci95": interval(ratios(draws, counts.accepted, counts.rounds)),
+        "rounds": int(counts.rounds.sum()),
+        "clips": len(counts.rounds),
+        "facts": int(counts.all_facts.sum()),
+        "ran_on": int(counts.ran_on.sum()),
+        "parse_rate": _share(counts.parsed, counts.answers),
+        "tokens": int(counts.tokens.sum()),
+        "kinds": counts.kinds,
+    }
+    if counts.rounds.any() and strict.rounds.any():
+        row["T_to_strict"] = row["T"] / _share(strict.accepted, strict.rounds)
+    for part in [part for part in PARTS if counts.facts[part].any()]:
+        samples = ratios(draws, counts.right[part], counts.facts[part])
+        samples -= ratios(draws, alone.right[part], alone.facts[part])
+        row[part] = {
+            "accuracy": _share(counts.right[part], counts.facts[part]),
+            "facts": int(counts.facts[part].sum()),
+            "minus_alone": _share(counts.right[part], counts.facts[part])
+            - _share(alone.right[part], alone.facts[part]),
+            "minus_alone_ci95": interval(samples),
+        }
+    return row
+
+
+def kept_samples(counts: Counts, alone: Counts, draws: np.ndarray) -> np.ndarray:
+    """Resampled ``kept``, ``[RESAMPLES]``; paired, so two rules' may be compared one by one."""
+    own = ratios(draws, counts.all_right, counts.all_facts)
+    return np.asarray(own / ratios(draws, alone.all_right, alone.all_facts))
+
+
+def geometric(strict_t: float, ratio: float, steps: int = DRAFT_STEPS) -> float:
+    """T of a chain of independent positions that loose acceptance makes ``ratio`` of them pass.
+
+    A position that strict verification accepts with probability p, found from ``strict_t``,
+    passes with ``p + (1 - p) * ratio``.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _chain(middle, steps) < strict_t else (low, middle)
+    return _chain(low + (1 - low) * ratio, steps)
+
+
+def _chain(p: float, steps: int) -> float:
+    return sum(p**length for length in range(1, steps + 1))
+
+
+def _share(above: np.ndarray, below: np.ndarray) -> float:
+    return float(above.sum() / below.sum())
+
+
+def _kept(
+    right: np.ndarray, facts: np.ndarray, alone_right: np.ndarray, alone_facts: np.ndarray
+) -> float:
+    return _share(right, facts) / _share(alone_right, alone_facts)
