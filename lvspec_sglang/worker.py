@@ -26,7 +26,7 @@ from lvspec_sglang.spec_input import LVSpecDraftInput
 from lvspec_sglang.target_tokens import choose_target_tokens
 from lvspec_sglang.verify import accept_on
 from lvspec_sglang.verify.guards import guarded_tokens
-from lvspec_sglang.verify.rule import Kind, Verdict
+from lvspec_sglang.verify.rule import Evidence, Kind, Verdict
 from lvspec_sglang.verify_forward import prepare_verify
 
 logger = logging.getLogger(__name__)
@@ -230,7 +230,9 @@ class LVSpecWorker(BaseSpecWorker):
         if relaxed:
             reach = max(req.kv.kv_allocated_len for req in batch.reqs)
             entropy = any(relax.rule == "fly" for relax in relaxed)
-            evidence = self.relaxation.evidence(rows, drafted, target, logits, reach, entropy)
+            evidence = self._mean_over_ranks(
+                self.relaxation.evidence(rows, drafted, target, logits, reach, entropy)
+            )
         policy = self.relaxation.policy(rows, bool(relaxed))
         verdict = self._agree(self.accept(drafted, target, policy, evidence))
         new_seq_lens = seq_lens + verdict.accept_lens
@@ -256,6 +258,15 @@ class LVSpecWorker(BaseSpecWorker):
             new_seq_lens=new_seq_lens,
             next_draft_input=LVSpecDraftInput(bonus),
             extra_keep_alive_refs=[forward_batch],
+        )
+
+    def _mean_over_ranks(self, evidence: Evidence) -> Evidence:
+        """Under tensor parallelism each rank has scored by its own heads."""
+        group = get_parallel().tp_group
+        if group.world_size == 1:
+            return evidence
+        return evidence._replace(
+            relevance=group.all_reduce(evidence.relevance.contiguous()) / group.world_size
         )
 
     def _agree(self, verdict: Verdict) -> Verdict:
