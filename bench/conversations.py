@@ -10,6 +10,7 @@ from typing import Any
 
 from lvspec_sglang.miniworld.clips import write_clip
 from lvspec_sglang.miniworld.scene import HELD_OUT
+from lvspec_sglang.miniworld.tokenizer import SYSTEM
 from lvspec_sglang.serving import LocalServer
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
@@ -50,7 +51,7 @@ def group_of(question: dict[str, str]) -> str:
 
 def chat(*turns: str) -> str:
     """User and assistant turns, alternating, in the pair's chat form; a video in the first."""
-    text = ""
+    text = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
     for number, turn in enumerate(turns):
         role = "assistant" if number % 2 else "user"
         text += f"<|im_start|>{role}\n{'' if number else VIDEO}{turn}<|im_end|>\n"
