@@ -9,10 +9,8 @@ NEGATIONS = frozenset(
     "no not none never nothing nobody nowhere neither nor without cannot n't isn't aren't wasn't "
     "weren't don't doesn't didn't can't couldn't won't wouldn't hasn't haven't hadn't".split()
 )
-ORDER = frozenset(
-    "before after then first second third last next previous earlier later until while during "
-    "finally again once twice".split()
-)
+# Not the connectives of any narration (then, next, until, again): they are wording.
+ORDER = frozenset("before after first second third last previous earlier once twice".split())
 CLASSES = {
     "digits": lambda text: any(character.isdigit() for character in text),
     "negations": lambda text: text in NEGATIONS,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-MIN_HELD = 8
+MIN_HELD = 4
 
 
 def running_quantile(scores: torch.Tensor, held: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:

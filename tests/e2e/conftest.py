@@ -38,7 +38,7 @@ class Servers:
     ``near`` drafts with a noisy copy of the target, ``same`` with the target itself, and
     ``other`` with a model of another width, depth, head count and vocabulary padding, retracting
     a request every few rounds. All three cut prefills into chunks and recompute the draft's KV
-    every round.
+    every round; ``same`` scores relaxed requests by cosine.
     """
 
     alone: LocalServer
@@ -99,7 +99,7 @@ def servers(checkpoints: dict[str, Path]) -> Iterator[Servers]:
     started = Servers(
         alone=LocalServer(checkpoints["target"], *common),
         near=lvspec("near"),
-        same=lvspec("target"),
+        same=lvspec("target", LVSPEC_CONFIG='{"relevance": "cosine"}'),
         other=lvspec("other", **retracting),
     )
     with contextlib.ExitStack() as stack:

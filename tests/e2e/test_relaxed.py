@@ -1,9 +1,11 @@
 """Relaxed verification in a real server: per request, beside strict ones, never past the end."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from lvspec_sglang.serving import LocalServer
 from lvspec_sglang.verify.rule import Kind
 from tests.e2e.conftest import Clips, Servers
 from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
@@ -69,6 +71,56 @@ def test_a_strict_trace_has_no_scores(servers: Servers, clips: Clips) -> None:
     trace = servers.near.generate(**asked)["meta_info"]["lvspec_trace"]
     assert set(trace["relevance"]) == {None}
     assert max(trace["drafted"]) >= 0
+
+
+def scores(server: LocalServer, payload: dict[str, Any]) -> list[float]:
+    trace = server.generate(**payload)["meta_info"]["lvspec_trace"]
+    return [-1.0 if score is None else score for score in trace["relevance"] + trace["threshold"]]
+
+
+def test_scores_and_thresholds_are_the_requests_own(servers: Servers, clips: Clips) -> None:
+    """Whoever had the rows and slots before, and wherever the video's KV comes from."""
+    asked = relaxed(clips, "whose scores", preset="paper", trace=True)
+    servers.near.post("/flush_cache", {})
+    alone = scores(servers.near, asked)
+    others = [
+        request(
+            chat(VIDEO + f"other {n}"), 60, video=clips.other,
+            custom_params={"lvspec": {"loose_ratio": 0.9}},
+        )
+        for n in range(4)
+    ]  # fmt: skip
+    answer_all(servers.near, others)
+    assert scores(servers.near, asked) == pytest.approx(alone, abs=1e-4)
+    answer_all(servers.near, others)
+    servers.near.post("/flush_cache", {})
+    assert scores(servers.near, asked) == pytest.approx(alone, abs=1e-4)
+
+
+def test_cosines_follow_the_radix_cache(servers: Servers, clips: Clips) -> None:
+    """``same`` scores by cosine: a second user reads what the first one's prefill left."""
+    asked = relaxed(clips, "cosine", loose_ratio=0.5, trace=True)
+    servers.same.post("/flush_cache", {})
+    first = scores(servers.same, asked)
+    assert 0.1 < max(first) < 1.0
+    again = servers.same.generate(**asked)["meta_info"]
+    assert again["cached_tokens"] > 100
+    assert scores(servers.same, asked) == pytest.approx(first, abs=1e-4)
+
+
+def test_a_retracted_request_keeps_its_scores(servers: Servers, clips: Clips) -> None:
+    """``other`` retracts a request every nine rounds; without its scores it would begin anew."""
+    several = [relaxed(clips, f"retract {n}", 120, preset="paper", trace=True) for n in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        metas = [r["meta_info"] for r in pool.map(lambda p: servers.other.generate(**p), several)]
+    assert sum(meta["num_retractions"] for meta in metas) > 0
+    for meta in metas:
+        trace = meta["lvspec_trace"]
+        drafted = [
+            t for t, s in zip(trace["threshold"], trace["relevance"], strict=True) if s is not None
+        ]
+        known = next(place for place, threshold in enumerate(drafted) if threshold is not None)
+        assert None not in drafted[known:]
 
 
 def test_strict_requests_beside_relaxed_ones_keep_the_targets_tokens(

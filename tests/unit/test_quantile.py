@@ -23,7 +23,7 @@ def push(ring: ScoreRing, row: int, scores: list[float]) -> None:
 
 def by_sorting(held: list[float], ratio: float) -> float:
     rank = math.floor(np.float32(ratio) * np.float32(len(held)))
-    return sorted(held)[rank - 1] if len(held) >= 8 and rank >= 1 else -math.inf
+    return sorted(held)[rank - 1] if len(held) >= MIN_HELD and rank >= 1 else -math.inf
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_reused_row_does_not_remember_the_request_before() -> None:
     push(ring, 1, [0.8] * (MIN_HELD - 1))
     assert threshold(ring, 1, 1.0) == -math.inf
     push(ring, 1, [0.9])
-    assert threshold(ring, 1, 0.125) == np.float32(0.8)
+    assert threshold(ring, 1, 1 / MIN_HELD) == np.float32(0.8)
     assert threshold(ring, 1, 1.0) == np.float32(0.9)
     assert threshold(ring, 0, 1.0) == threshold(ring, 2, 1.0) == np.float32(0.1)
 

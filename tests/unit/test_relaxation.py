@@ -3,6 +3,7 @@ import torch
 from lvspec_sglang.config import LVSpecConfig, RelaxConfig
 from lvspec_sglang.relaxation import Relaxation
 from lvspec_sglang.verify.guards import guarded_tokens
+from lvspec_sglang.verify.quantile import MIN_HELD
 from lvspec_sglang.verify.rule import Kind, accept
 
 VOCAB, EOS = 20, 9
@@ -69,8 +70,8 @@ def test_a_round_is_loose_below_the_running_quantile_only() -> None:
         relaxation.settle(ROWS, evidence, verdict.accept_lens)
         return verdict.kinds[0, : int(verdict.accept_lens)].tolist()
 
-    while int(relaxation.ring.count[1]) < 8:
-        assert decide() == [Kind.TARGET], "nothing is loose before eight scores are known"
+    while int(relaxation.ring.count[1]) < MIN_HELD:
+        assert decide() == [Kind.TARGET], "nothing is loose before enough scores are known"
     assert decide() == [Kind.LOOSE, Kind.MATCH, Kind.LOOSE, Kind.BONUS]
 
 
