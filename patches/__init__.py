@@ -6,6 +6,7 @@ the processes of a server that asked for the algorithm; ``ALWAYS`` adds a flag t
 
 from lvspec_sglang.patches import (
     config_flag,
+    draft_memory,
     llava_dtype,
     llava_verify,
     meta_info,
@@ -23,6 +24,7 @@ CPU_PLATFORM: tuple[Patch, ...] = (
     *video_decoder.PATCHES,
 )
 LVSPEC: tuple[Patch, ...] = (
+    *draft_memory.PATCHES,
     *llava_verify.PATCHES,
     *meta_info.PATCHES,
     *request_policy.PATCHES,
