@@ -19,6 +19,7 @@ from lvspec_sglang.config import CONFIG_ENV
 from lvspec_sglang.metrics import INFO_KEY
 from lvspec_sglang.patches import (
     config_flag,
+    encode_count,
     meta_info,
     pin_memory,
     request_policy,
@@ -118,3 +119,11 @@ def test_the_flag_is_unknown_without_the_patch_and_exported_with_it(
     assert os.environ[CONFIG_ENV] == "before"
     config_flag.export_flag(None, ServerArgs, plain.parse_args(given))
     assert os.environ[CONFIG_ENV] == "{}"
+
+
+def test_an_encoded_video_is_counted_only_with_the_patch() -> None:
+    features, counter = torch.zeros(3, 2), encode_count.encodes()
+    assert all(patch.kind == "AFTER" for patch in encode_count.PATCHES)
+    before = counter._value.get()
+    assert encode_count.count(features, None, ["one", "two"]) is features
+    assert counter._value.get() == before + 2
