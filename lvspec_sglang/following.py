@@ -1,12 +1,13 @@
 """The requests in flight: what of each the draft holds, and how far each is relaxed."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from sglang.srt.managers.schedule_batch import Req
+from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
 
 from lvspec_sglang.config import RelaxConfig, RequestConfig, parse_request
 from lvspec_sglang.draft.batches import Segment
@@ -53,6 +54,10 @@ class Following:
         self._parked: WeakKeyDictionary[Req, tuple[torch.Tensor, torch.Tensor]] = (
             WeakKeyDictionary()
         )
+
+    def watching(self, reqs: Sequence[Req]) -> AbstractContextManager[None]:
+        """Around the target's prefill of ``reqs``."""
+        return self.kept.watching(reqs, can_speculate)
 
     def begin(self, req: Req) -> None:
         """Give a request whose prompt the target has just prefilled its row."""
@@ -139,9 +144,31 @@ class Following:
             self.draft.prefill(segments, {row: f.prompt for row, f in self.by_row.items()})
         return waiting
 
-    def indices(self, reqs: Iterable[Req]) -> list[int]:
-        """Which of ``reqs`` the draft follows."""
-        return [i for i, req in enumerate(reqs) if req.kv.req_pool_idx in self.by_row]
+    def draft_for(
+        self, batch: ScheduleBatch, choose: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Draft ``[batch, K]`` tokens after the bonus tokens, where the draft follows a request.
+
+        Args:
+            choose: logits ``[requests, vocab]`` to tokens ``[requests]`` int64.
+        """
+        bonus = batch.spec_info.bonus_tokens.long()
+        drafted = bonus[:, None].repeat(1, self.steps)
+        followed = [i for i, r in enumerate(batch.reqs) if r.kv.req_pool_idx in self.by_row]
+        if not followed:
+            return drafted
+        some: slice | torch.Tensor = slice(None)
+        if len(followed) < len(bonus):
+            some = torch.tensor(followed, device=bonus.device)
+        drafted[some] = self.draft.chain(
+            batch.req_pool_indices[some],
+            batch.seq_lens[some],
+            bonus[some],
+            self.steps,
+            max(req.kv.kv_allocated_len for req in batch.reqs),
+            choose,
+        )
+        return drafted
 
     def of(self, reqs: Iterable[Req]) -> list[Followed]:
         """Those of ``reqs`` the draft follows."""

@@ -18,7 +18,7 @@ from lvspec_sglang.config import server_config
 from lvspec_sglang.draft.check import DraftKVCheck
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel
-from lvspec_sglang.draft.self_draft import SelfDraft
+from lvspec_sglang.draft.self_draft import make_draft
 from lvspec_sglang.following import Following
 from lvspec_sglang.metrics import Committed, Trace
 from lvspec_sglang.relaxation import Relaxation
@@ -56,18 +56,7 @@ class LVSpecWorker(BaseSpecWorker):
         self.width = self.steps + 1
         self.offsets = torch.arange(self.width, device=self.device)
         self.accept = accept_on(torch.device(self.device).type, self.steps)
-        self._draft_worker = (
-            DraftModel(
-                server_args=server_args,
-                gpu_id=gpu_id,
-                nccl_port=nccl_port,
-                is_draft_worker=True,
-                # The draft runs at the target's positions.
-                context_length=target_worker.model_runner.model_config.context_len,
-            )
-            if get_spec().speculative_draft_model_path
-            else SelfDraft(target_worker)
-        )
+        self._draft_worker = make_draft(server_args, gpu_id, nccl_port, target_worker)
         self.vocab = min(
             target_worker.model_config.vocab_size, self._draft_worker.model_config.vocab_size
         )
@@ -165,7 +154,7 @@ class LVSpecWorker(BaseSpecWorker):
     ) -> GenerationBatchResult:
         """The target's chunk; requests whose last one it was may then be drafted for."""
         self.draft.view.invalidate(batch.out_cache_loc)
-        with self.kept.watching(batch.reqs):
+        with self.following.watching(batch.reqs):
             result = self.target_worker.forward_batch_generation(
                 batch, capture_hidden_mode=CaptureHiddenMode.NULL
             )
@@ -188,25 +177,11 @@ class LVSpecWorker(BaseSpecWorker):
         """Draft ``[batch, K]`` tokens after the bonus tokens."""
         rows, seq_lens = batch.req_pool_indices, batch.seq_lens
         self.draft.view.invalidate(self.draft.view.slots(rows, seq_lens[:, None] + self.offsets))
-        bonus = batch.spec_info.bonus_tokens.long()
-        followed = self.following.indices(batch.reqs)
-        if not followed:
-            return bonus[:, None].expand(-1, self.steps)
         if self.check is not None:
             self.check(batch, self.following.by_row)
-        some: slice | torch.Tensor = slice(None)
-        if len(followed) < len(bonus):
-            some = torch.tensor(followed, device=self.device)
-        drafted = bonus[:, None].repeat(1, self.steps)
-        drafted[some] = self.draft.chain(
-            rows[some],
-            seq_lens[some],
-            bonus[some],
-            self.steps,
-            max(req.kv.kv_allocated_len for req in batch.reqs),
-            lambda logits: logits[:, : self.vocab].argmax(dim=-1),
+        return self.following.draft_for(
+            batch, lambda logits: logits[:, : self.vocab].argmax(dim=-1)
         )
-        return drafted
 
     def _verify_round(
         self,

@@ -8,7 +8,7 @@ KV in the radix cache, and the draft's KV of it with it.
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -82,11 +82,17 @@ class KeptTokens:
             decoder = family.language_model(runner.model)
             self.watch = PrefillWatch(self.pruner.scores, runner, decoder)
 
-    def watching(self, reqs: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
-        """Around the target's prefill of ``reqs``: see what new videos must be known by."""
-        return (
-            contextlib.nullcontext() if self.watch is None else self.watch.prefill(reqs, self._new)
-        )
+    def watching(
+        self, reqs: Sequence[Any], eligible: Callable[[Any], bool]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around the target's prefill of ``reqs``: see by what to choose from new videos.
+
+        Args:
+            eligible: whether a request will be drafted for.
+        """
+        if self.watch is None:
+            return contextlib.nullcontext()
+        return self.watch.prefill(reqs, lambda req: self._new(req) if eligible(req) else None)
 
     def videos(self, mm_inputs: Any, spans: Sequence[Span]) -> dict[Hashable, list[Span]]:
         """The spans of each video of a prompt, by content; equal keys have equal token counts."""

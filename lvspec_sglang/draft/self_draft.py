@@ -9,6 +9,7 @@ import copy
 from typing import Any
 
 import torch
+from sglang.srt.runtime_context import get_spec
 
 from lvspec_sglang.draft.batches import Segment
 from lvspec_sglang.draft.kv_view import DraftKVView
@@ -68,3 +69,17 @@ class SelfDraft(DraftModel):
     def stale_segment(self, row: int, prompt: Prompt) -> Segment:
         """Nothing: the target has prefilled its prompt."""
         return Segment(row, 0, 0)
+
+
+def make_draft(server_args: Any, gpu_id: int, nccl_port: int, target_worker: Any) -> DraftModel:
+    """The draft checkpoint's model, or the target itself where none was given."""
+    if get_spec().speculative_draft_model_path is None:
+        return SelfDraft(target_worker)
+    return DraftModel(
+        server_args=server_args,
+        gpu_id=gpu_id,
+        nccl_port=nccl_port,
+        is_draft_worker=True,
+        # The draft runs at the target's positions.
+        context_length=target_worker.model_runner.model_config.context_len,
+    )

@@ -104,7 +104,7 @@ def prefill(kept: KeptTokens, target: Target, *chunks: list[tuple[Any, int]]) ->
         for req, end in chunk:
             req.prefix_len, req.extend_end = max(req.prefix_len, req.extend_end), end
         reqs = [req for req, _ in chunk]
-        with kept.watching(reqs):
+        with kept.watching(reqs, lambda req: True):
             target.prefill(reqs)
 
 
