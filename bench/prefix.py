@@ -129,7 +129,7 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
 def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Accepted drafts a round of captions, by pruner and share, strict and relaxed; mini pair."""
     target, draft = paths()
-    truths = write_clips(arguments.clips, arguments.seed, folder)
+    truths = write_clips(arguments.clips, arguments.seed, 0, folder)
     configs = [("none", 1.0)]
     configs += [(pruner, keep) for keep in SHARES for pruner in ("uniform", "verifier", "unbiased")]
     rows = []
@@ -166,10 +166,10 @@ def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     servers = {"alone": LocalServer(target, *COMMON), "lvspec": lvspec(target, draft, "{}")}
     seen: dict[tuple[str, int], list[dict[str, float]]] = {}
     with serving(*servers.values()):
-        warm = write_clips(1, arguments.seed + arguments.clips, folder)[0]
+        warm = write_clips(1, arguments.seed + arguments.clips, 0, folder)[0]
         for server in servers.values():
             ask(server, warm["path"], 40, "warm up")
-        for truth in write_clips(arguments.clips, arguments.seed, folder):
+        for truth in write_clips(arguments.clips, arguments.seed, 0, folder):
             questions = [truth["caption_prompt"], *(q["question"] for q in truth["questions"][:4])]
             said: list[str] = []
             for number, question in enumerate(questions):
@@ -205,7 +205,7 @@ def users(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     server = lvspec(target, draft, "{}")
     rows = []
     with serving(server):
-        for truth in write_clips(arguments.clips, arguments.seed, folder):
+        for truth in write_clips(arguments.clips, arguments.seed, 0, folder):
             asked = [f"{number}: {truth['caption_prompt']}" for number in range(USERS)]
             before = server.counters()
             with ThreadPoolExecutor(USERS) as pool:
