@@ -3,23 +3,15 @@
 Whether a video is paid for once cannot be seen from outside: the host keeps no figure of it.
 """
 
-import functools
 from typing import Any
 
+from lvspec_sglang.counters import count
 from lvspec_sglang.patches.base import Patch
 
 
-@functools.cache
-def encodes() -> Any:
-    """The counter, made when the server has said where counters go."""
-    from prometheus_client import Counter
-
-    return Counter("lvspec_video_encodes", "Videos encoded by any vision tower")
-
-
-def count(result: Any, self: Any, items: Any) -> Any:
+def count_videos(result: Any, self: Any, items: Any) -> Any:
     """Count the videos of one call."""
-    encodes().inc(len(items))
+    count("video_encodes", len(items))
     return result
 
 
@@ -27,7 +19,7 @@ PATCHES = tuple(
     Patch(
         f"sglang.srt.models.{module}.{family}ForConditionalGeneration.get_video_feature",
         ("self", "items"),
-        count,
+        count_videos,
         "AFTER",
         "nobody knows how often a video was encoded",
         "the host counts its encodes",

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from lvspec_sglang.counters import count
 from lvspec_sglang.patches.base import Patch
 
 
@@ -41,20 +42,12 @@ def sample_frames(original: Callable[..., Any], self: Any, *args: Any, **kwargs:
     """
     try:
         frames = original(self, *args, **kwargs)
-        decoded_frames().inc(len(frames))
+        count("frames_decoded", len(frames))
         return frames
     except (MemoryError, ValueError):
         raise
     except Exception as error:
         raise ValueError(f"Could not decode video: {error}") from error
-
-
-@functools.cache
-def decoded_frames() -> Any:
-    """The counter of decoded frames, made when the server has said where counters go."""
-    from prometheus_client import Counter
-
-    return Counter("lvspec_frames_decoded", "Video frames decoded for prompts")
 
 
 _UNTIL = "the host tries decord when torchcodec fails to load"

@@ -15,7 +15,7 @@ import torch
 from sglang.srt.runtime_context import get_parallel
 
 from lvspec_sglang.config import LVSpecConfig
-from lvspec_sglang.draft.figures import CHOSEN
+from lvspec_sglang.counters import count
 from lvspec_sglang.draft.prefill_watch import PrefillWatch
 from lvspec_sglang.draft.vision import Span, VisionFamily
 from lvspec_sglang.pruning import PRUNERS, Pruner
@@ -142,7 +142,7 @@ class KeptTokens:
             elif (group := get_parallel().tp_group).world_size > 1:
                 # Each rank has seen its own heads; all must choose alike.
                 scores = group.broadcast(group.all_reduce(scores), src=0)
-        CHOSEN.labels(type(pruner).__name__).inc()
+        count("choices", pruner=type(pruner).__name__)
         return pruner.choose(grid, self.keep, scores).to(self.device)
 
     def _new(self, req: Any) -> torch.Tensor | None:

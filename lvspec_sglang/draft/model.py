@@ -8,8 +8,8 @@ from sglang.srt.managers.tp_worker import TpModelWorker
 from sglang.srt.model_executor.forward_context import ForwardContext, forward_context
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
+from lvspec_sglang.counters import count
 from lvspec_sglang.draft.batches import Segment, decode_batch, extend_batch, split_segments
-from lvspec_sglang.draft.figures import PREFILLED
 from lvspec_sglang.draft.kv_view import DraftKVView
 from lvspec_sglang.draft.poison import PoisonedKVView, poisoned
 from lvspec_sglang.draft.vision import PromptEmbedder, rope_positions
@@ -88,7 +88,7 @@ class DraftModel(TpModelWorker):
                 extend_batch(self.model_runner, group, slots, positions, rope), embeds
             )
             self.view.mark_written(slots)
-            PREFILLED.inc(len(slots))
+            count("draft_prefill_tokens", len(slots))
 
     def _prompt_part(self, segment: Segment, prompt: Prompt) -> tuple[torch.Tensor, ...]:
         kept = prompt.kept[segment.start : segment.stop]

@@ -169,6 +169,8 @@ ours = [
 ]
 flag = {f"sglang.srt.server_args.ServerArgs.{name}_cli_args" for name in ("add", "from")}
 assert set(ours) == flag, ours
+import sys
+assert "prometheus_client" not in sys.modules, "the host's own figures are lost"
 print("untouched")
 """
     done = subprocess.run(

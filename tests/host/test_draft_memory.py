@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from sglang.srt import runtime_context
+from sglang.srt.layers.cp import utils as cp_utils
 from sglang.srt.model_executor import pool_configurator
 from sglang.srt.model_executor.pool_configurator import DefaultPoolConfigurator
 from transformers import Qwen2Config
@@ -28,8 +29,8 @@ def context(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     }
     for name, bag in bags.items():
-        for module in (runtime_context, pool_configurator):
-            monkeypatch.setattr(module, name, lambda bag=bag: bag)
+        for module in (runtime_context, pool_configurator, cp_utils):
+            monkeypatch.setattr(module, name, lambda bag=bag: bag, raising=False)
     monkeypatch.setattr(pool_configurator, "mambaish_config", lambda config: None)
     monkeypatch.setattr(pool_configurator, "compute_page_shard_scratch_bytes", lambda *a, **k: 0)
     monkeypatch.delenv(CONFIG_ENV, raising=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lvspec_sglang.draft.figures import ENCODED
+from lvspec_sglang.counters import count
 from lvspec_sglang.draft.vision.family import VisionFamily
 from lvspec_sglang.draft.vision.llava import LlavaFamily
 from lvspec_sglang.draft.vision.qwen2_vl import Qwen2VLFamily
@@ -85,7 +85,7 @@ class PromptEmbedder:
         missing = [item for item in items if item not in features]
         if missing:
             fresh = self.family.encode(self.model, mm_inputs, missing)
-            ENCODED.inc(len(fresh))
+            count("draft_encodes", len(fresh))
             for item, encoded in fresh.items():
                 self.cache.put(self._key(mm_inputs.mm_items[item]), encoded)
             features.update(fresh)
