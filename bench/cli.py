@@ -27,6 +27,17 @@ def add_parser(commands: Any) -> None:
     )
     fidelity.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves here")
 
+    prefix = add_bench(
+        benches, "prefix", "what a video costs the draft, once and later", _prefix, 8
+    )
+    prefix.add_argument(
+        "--parts", default="prefill,acceptance,turns,users,traffic", metavar="PART,...",
+        help="which measurements (all)",
+    )  # fmt: skip
+    prefix.add_argument(
+        "--traffic-seconds", type=float, default=600, help="how long random traffic runs (600)"
+    )
+
 
 def add_bench(
     benches: Any,
@@ -71,3 +82,9 @@ def _fidelity(arguments: argparse.Namespace) -> None:
     from lvspec_sglang.bench import fidelity
 
     fidelity.run(arguments)
+
+
+def _prefix(arguments: argparse.Namespace) -> None:
+    from lvspec_sglang.bench import prefix
+
+    prefix.run(arguments)

@@ -69,7 +69,8 @@ def validate_server_args(server_args: Any) -> None:
         raise RuntimeError(problem)
     check_server_args(server_args)
     server_config()
-    target, draft = server_args.model_path, server_args.speculative_draft_model_path
+    target = server_args.model_path
+    draft = server_args.speculative_draft_model_path or target
     trust = server_args.trust_remote_code
     check_pair(get_config(target, trust), get_config(draft, trust), target, draft)
     if not server_args.skip_tokenizer_init:

@@ -14,6 +14,7 @@ CONFIG_ENV = "LVSPEC_CONFIG"
 RULES = ("loose", "fly")
 SCORERS = ("focus", "attention", "cosine", "random")
 QUERIES = ("predicting", "consuming")
+PRUNERS = ("none", "uniform", "verifier", "unbiased")
 GUARDS = ("digits", "negations", "order")
 MAX_SHIFT = 16
 
@@ -101,6 +102,8 @@ class LVSpecConfig:
             which reads the first of them, the last layer.
         query: where a drafted token is scored: at the query ``predicting`` or ``consuming`` it.
         guards: word classes never relaxed, beside stop and special tokens.
+        pruning: how the draft's video tokens are chosen, or ``none`` to keep them all.
+        keep: share of a video's tokens that the draft keeps, above 0.
     """
 
     relax: RelaxConfig = field(default_factory=RelaxConfig)
@@ -108,10 +111,16 @@ class LVSpecConfig:
     layers: tuple[int, ...] = ()
     query: str = "predicting"
     guards: tuple[str, ...] = GUARDS
+    pruning: str = "verifier"
+    keep: float = 0.1
 
     def __post_init__(self) -> None:
         _one_of("relevance", self.relevance, SCORERS)
         _one_of("query", self.query, QUERIES)
+        _one_of("pruning", self.pruning, PRUNERS)
+        _within("keep", self.keep, 0.0, 1.0)
+        if self.keep == 0:
+            raise ValueError("keep 0: above 0, up to 1; for example 0.1")
         for guard in self.guards:
             _one_of("guards", guard, GUARDS)
         for layer in self.layers:

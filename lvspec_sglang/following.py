@@ -1,39 +1,51 @@
 """The requests in flight: what of each the draft holds, and how far each is relaxed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from sglang.srt.managers.schedule_batch import Req
+from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
 
 from lvspec_sglang.config import RelaxConfig, RequestConfig, parse_request
 from lvspec_sglang.draft.batches import Segment
+from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel, Prompt
 from lvspec_sglang.relaxation import MAX_STOP_TOKENS, Relaxation
 
 
 @dataclass
 class Followed:
-    """A request whose context the draft holds in its row."""
+    """A request whose context the draft holds in its row.
+
+    Attributes:
+        cached_len: tokens of the row that belonged to the radix cache when the draft's context
+            was last brought up to date; None before the first round.
+        videos: contents of its videos.
+    """
 
     req: Req
     prompt: Prompt
-    cached_len: int  # tokens of the row that belong to the radix cache, when last looked at
     config: RequestConfig
+    videos: frozenset[Hashable]
+    cached_len: int | None = None
 
 
 class Following:
-    """Starts requests in their rows and notices when the radix cache gave one other slots.
+    """Starts requests in their rows and keeps the draft's context of them up to date.
 
     Attributes:
         default: the relaxation of a request that says nothing itself.
         can_relax: whether the target's attention reports what relaxing needs.
     """
 
-    def __init__(self, draft: DraftModel, relaxation: Relaxation, steps: int) -> None:
+    def __init__(
+        self, draft: DraftModel, kept: KeptTokens, relaxation: Relaxation, steps: int
+    ) -> None:
         self.draft = draft
+        self.kept = kept
         self.relaxation = relaxation
         self.steps = steps
         self.default = RelaxConfig()
@@ -43,8 +55,12 @@ class Following:
             WeakKeyDictionary()
         )
 
-    def begin(self, req: Req) -> Segment | None:
-        """Give a request whose prompt is complete its row; return what the draft must prefill."""
+    def watching(self, reqs: Sequence[Req]) -> AbstractContextManager[None]:
+        """Around the target's prefill of ``reqs``."""
+        return self.kept.watching(reqs, can_speculate)
+
+    def begin(self, req: Req) -> None:
+        """Give a request whose prompt the target has just prefilled its row."""
         row, ids, mm = req.kv.req_pool_idx, req.get_fill_ids(), req.multimodal_inputs
         delta = getattr(mm, "mrope_position_delta", None)
         rope_delta = 0 if delta is None else int(delta.flatten()[0])
@@ -56,7 +72,17 @@ class Following:
 
         scores = self._scores_before(req, row)
         device = self.relaxation.limit.device
-        kept = torch.arange(len(ids) if speculated else 0, device=device)
+        kept = torch.arange(0, device=device)
+        if speculated:
+            running = (followed.videos for followed in self.by_row.values())
+            kept = self.kept.positions(req, spans, len(ids), frozenset().union(*running))
+            if self.kept.fell_back:
+                # The draft's KV of this video, and of what follows it, belongs to another choice.
+                self.draft.view.forget()
+            videos = frozenset(self.kept.videos(mm, spans))
+            on_device = torch.tensor(ids, dtype=torch.int64).to(device)
+            prompt = Prompt(on_device, kept, mm, rope_delta)
+            self.by_row[row] = Followed(req, prompt, config, videos)
         self.draft.view.begin(row, kept, len(ids), rope_delta)
         self.relaxation.begin(
             row,
@@ -67,12 +93,6 @@ class Following:
         )
         if scores is not None:
             self.relaxation.ring.put(row, scores)
-        if not speculated:
-            return None
-        on_device = torch.tensor(ids, dtype=torch.int64).to(device)
-        prompt = Prompt(on_device, kept, mm, rope_delta)
-        self.by_row[row] = Followed(req, prompt, req.kv.cache_protected_len, config)
-        return self.draft.stale_segment(row, prompt)
 
     def _scores_before(self, req: Req, row: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """What a retracted request had scored, wherever it was; the row's last owner moves out."""
@@ -92,21 +112,63 @@ class Following:
         free = req.grammar is None and not req.return_logprob and len(stops) <= MAX_STOP_TOKENS
         return config if self.can_relax and sees and free else replace(config, relax=RelaxConfig())
 
-    def moved(self, reqs: Iterable[Req]) -> list[Segment]:
-        """What the draft must prefill again of requests whose slots were swapped."""
-        segments = []
+    def catch_up(self, reqs: Iterable[Req]) -> None:
+        """Prefill the draft's context of requests that are new or whose slots were swapped.
+
+        It is done before a request's first round rather than after its prefill: by then the radix
+        cache has given all users of a video the same slots, and the first token is on its way.
+        """
+        rows = []
         for req in reqs:
             followed = self.by_row.get(req.kv.req_pool_idx)
             if followed is not None and followed.cached_len != req.kv.cache_protected_len:
                 followed.cached_len = req.kv.cache_protected_len
-                segments.append(self.draft.stale_segment(req.kv.req_pool_idx, followed.prompt))
-        return segments
+                rows.append(req.kv.req_pool_idx)
+        while rows:
+            rows = self._prefill(rows)
 
-    def prefill(self, segments: Iterable[Segment]) -> None:
-        """Write the draft's KV where ``segments`` are not empty."""
-        stale = [segment for segment in segments if segment.start < segment.stop]
-        if stale:
-            self.draft.prefill(stale, {row: f.prompt for row, f in self.by_row.items()})
+    def _prefill(self, rows: list[int]) -> list[int]:
+        """Prefill ``rows``; return those that first need what another of them now writes."""
+        claimed = torch.zeros_like(self.draft.view.valid)
+        segments: list[Segment] = []
+        waiting = []
+        for row in rows:
+            segment = self.draft.stale_segment(row, self.by_row[row].prompt)
+            slots = self.draft.view.draft_table[row, segment.start : segment.stop].long()
+            if segments and bool(claimed[slots].any()):
+                waiting.append(row)
+            elif segment.start < segment.stop:
+                claimed[slots] = True
+                segments.append(segment)
+        if segments:
+            self.draft.prefill(segments, {row: f.prompt for row, f in self.by_row.items()})
+        return waiting
+
+    def draft_for(
+        self, batch: ScheduleBatch, choose: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Draft ``[batch, K]`` tokens after the bonus tokens, where the draft follows a request.
+
+        Args:
+            choose: logits ``[requests, vocab]`` to tokens ``[requests]`` int64.
+        """
+        bonus = batch.spec_info.bonus_tokens.long()
+        drafted = bonus[:, None].repeat(1, self.steps)
+        followed = [i for i, r in enumerate(batch.reqs) if r.kv.req_pool_idx in self.by_row]
+        if not followed:
+            return drafted
+        some: slice | torch.Tensor = slice(None)
+        if len(followed) < len(bonus):
+            some = torch.tensor(followed, device=bonus.device)
+        drafted[some] = self.draft.chain(
+            batch.req_pool_indices[some],
+            batch.seq_lens[some],
+            bonus[some],
+            self.steps,
+            max(req.kv.kv_allocated_len for req in batch.reqs),
+            choose,
+        )
+        return drafted
 
     def of(self, reqs: Iterable[Req]) -> list[Followed]:
         """Those of ``reqs`` the draft follows."""

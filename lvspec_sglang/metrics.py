@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from prometheus_client import Counter
 
+from lvspec_sglang.counters import count
 from lvspec_sglang.verify.rule import Evidence, Kind, Policy
 
-TOKENS = Counter("lvspec_tokens", "Tokens committed, by the reason they were committed", ["kind"])
 INFO_KEY = "lvspec_tokens"
 TRACE_COLUMNS = (
     "kind", "drafted", "target", "relevance", "threshold", "log_ratio", "guarded",
@@ -95,7 +94,7 @@ class HostCommitted:
                 continue
             new = kinds[: len(commit.token_ids)]
             for kind in new:
-                TOKENS.labels(Kind(kind).name.lower()).inc()
+                count("tokens", kind=Kind(kind).name.lower())
             if self.trace is not None and self.trace.wanted[index]:
                 new = [_record(columns, index, place, kind) for place, kind in enumerate(new)]
             if req.customized_info is None:

@@ -73,11 +73,6 @@ def check_server_args(args: Any) -> None:
         given = refusal.given(args)
         if given is not None:
             raise ValueError(f"LVSPEC does not work with {given}: {refusal.remedy}.")
-    if not args.speculative_draft_model_path:
-        raise ValueError(
-            "LVSPEC needs a small video LLM to draft: add --speculative-draft-model-path PATH, a "
-            "checkpoint of the target's family with the target's tokenizer."
-        )
     steps = args.speculative_num_steps
     if steps is not None and steps < 1:
         raise ValueError(

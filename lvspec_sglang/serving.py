@@ -137,6 +137,15 @@ class LocalServer:
         """The first scheduler's ``internal_states`` of ``/server_info``."""
         return self.get("/server_info").json()["internal_states"][0]
 
+    def counters(self) -> dict[str, float]:
+        """LVSPEC's own Prometheus counters, summed over labels; needs ``--enable-metrics``."""
+        counted: dict[str, float] = {}
+        for line in self.get("/metrics").text.splitlines():
+            if line.startswith("lvspec_"):
+                name, value = line.split("{")[0].split(" ")[0], float(line.rsplit(" ", 1)[1])
+                counted[name] = counted.get(name, 0.0) + value
+        return counted
+
 
 def _free_port() -> int:
     with socket.socket() as probe:

@@ -16,7 +16,9 @@ from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_m
 
 from lvspec_sglang.config import server_config
 from lvspec_sglang.draft.check import DraftKVCheck
+from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel
+from lvspec_sglang.draft.self_draft import make_draft
 from lvspec_sglang.following import Following
 from lvspec_sglang.metrics import Committed, Trace
 from lvspec_sglang.relaxation import Relaxation
@@ -54,14 +56,7 @@ class LVSpecWorker(BaseSpecWorker):
         self.width = self.steps + 1
         self.offsets = torch.arange(self.width, device=self.device)
         self.accept = accept_on(torch.device(self.device).type, self.steps)
-        self._draft_worker = DraftModel(
-            server_args=server_args,
-            gpu_id=gpu_id,
-            nccl_port=nccl_port,
-            is_draft_worker=True,
-            # The draft runs at the target's positions.
-            context_length=target_worker.model_runner.model_config.context_len,
-        )
+        self._draft_worker = make_draft(server_args, gpu_id, nccl_port, target_worker)
         self.vocab = min(
             target_worker.model_config.vocab_size, self._draft_worker.model_config.vocab_size
         )
@@ -83,11 +78,13 @@ class LVSpecWorker(BaseSpecWorker):
         table = req_to_token_pool.req_to_token
         chunk, most = get_schedule().chunked_prefill_size, get_schedule().max_prefill_tokens
         self.draft.attach(table, chunk if chunk and chunk > 0 else most)
-        count = int(self.target_worker.model_config.num_hidden_layers)
+        runner = self.target_worker.model_runner
+        count = int(runner.model_config.num_hidden_layers)
         scorer = make_scorer(self.config.relevance, self.config.layers, count)
         rows, width = table.shape
         self.relaxation = Relaxation(self.config.query, scorer, rows, width, self._guarded())
-        self.following = Following(self.draft, self.relaxation, self.steps)
+        self.kept = KeptTokens(self.config, runner, self.draft.embedder.family)
+        self.following = Following(self.draft, self.kept, self.relaxation, self.steps)
         self.check = DraftKVCheck.from_env(self.draft)
 
     def _guarded(self) -> torch.Tensor:
@@ -130,6 +127,7 @@ class LVSpecWorker(BaseSpecWorker):
     def clear_cache_pool(self) -> None:
         self.draft.view.clear()
         self.draft.embedder.cache.clear()
+        self.kept.table.clear()
 
     def note_request_finished(self, *, rid: str, natural_stop: bool) -> None:
         self.following.forget(rid)
@@ -147,23 +145,24 @@ class LVSpecWorker(BaseSpecWorker):
         publish = on_publish or (lambda seq_lens: None)
         if batch.forward_mode.is_extend():
             return self._prefill(batch, publish)
-        self.following.prefill(self.following.moved(batch.reqs))
+        self.following.catch_up(batch.reqs)
         drafted = self._draft_round(batch)
         return self._verify_round(batch, drafted, publish, grammar_barrier)
 
     def _prefill(
         self, batch: ScheduleBatch, publish: Callable[[torch.Tensor], None]
     ) -> GenerationBatchResult:
-        """The target's chunk; then, of requests whose last one it was, the draft's whole prompt."""
+        """The target's chunk; requests whose last one it was may then be drafted for."""
         self.draft.view.invalidate(batch.out_cache_loc)
-        whole = [r for r in batch.reqs if r.extend_end == len(r.full_untruncated_fill_ids)]
-        segments = [segment for r in whole if (segment := self.following.begin(r)) is not None]
-        result = self.target_worker.forward_batch_generation(
-            batch, capture_hidden_mode=CaptureHiddenMode.NULL
-        )
+        with self.following.watching(batch.reqs):
+            result = self.target_worker.forward_batch_generation(
+                batch, capture_hidden_mode=CaptureHiddenMode.NULL
+            )
         result.new_seq_lens = batch.seq_lens
         publish(result.new_seq_lens)
-        self.following.prefill(segments)
+        for req in batch.reqs:
+            if req.extend_end == len(req.full_untruncated_fill_ids):
+                self.following.begin(req)
         result.next_draft_input = LVSpecDraftInput(result.next_token_ids.long())
         first = torch.full((len(batch.reqs), 1), Kind.TARGET, dtype=torch.int8, device=self.device)
         result.logits_output.auxiliary_device_output = Committed(
@@ -178,18 +177,10 @@ class LVSpecWorker(BaseSpecWorker):
         """Draft ``[batch, K]`` tokens after the bonus tokens."""
         rows, seq_lens = batch.req_pool_indices, batch.seq_lens
         self.draft.view.invalidate(self.draft.view.slots(rows, seq_lens[:, None] + self.offsets))
-        bonus = batch.spec_info.bonus_tokens.long()
-        if not self.following.of(batch.reqs):
-            return bonus[:, None].expand(-1, self.steps)
         if self.check is not None:
             self.check(batch, self.following.by_row)
-        return self.draft.chain(
-            rows,
-            seq_lens,
-            bonus,
-            self.steps,
-            max(req.kv.kv_allocated_len for req in batch.reqs),
-            lambda logits: logits[:, : self.vocab].argmax(dim=-1),
+        return self.following.draft_for(
+            batch, lambda logits: logits[:, : self.vocab].argmax(dim=-1)
         )
 
     def _verify_round(

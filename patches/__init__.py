@@ -6,6 +6,8 @@ the processes of a server that asked for the algorithm; ``ALWAYS`` adds a flag t
 
 from lvspec_sglang.patches import (
     config_flag,
+    draft_memory,
+    encode_count,
     llava_dtype,
     llava_verify,
     meta_info,
@@ -17,12 +19,15 @@ from lvspec_sglang.patches import (
 from lvspec_sglang.patches.base import Patch
 
 CPU_PLATFORM: tuple[Patch, ...] = (
+    *encode_count.PATCHES,
     *llava_dtype.PATCHES,
     *pin_memory.PATCHES,
     *slot_writer.PATCHES,
     *video_decoder.PATCHES,
 )
 LVSPEC: tuple[Patch, ...] = (
+    *draft_memory.PATCHES,
+    *encode_count.PATCHES,
     *llava_verify.PATCHES,
     *meta_info.PATCHES,
     *request_policy.PATCHES,

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from lvspec_sglang.counters import count
 from lvspec_sglang.patches.base import Patch
 
 
@@ -40,7 +41,9 @@ def sample_frames(original: Callable[..., Any], self: Any, *args: Any, **kwargs:
         ValueError: the video is truncated or damaged.
     """
     try:
-        return original(self, *args, **kwargs)
+        frames = original(self, *args, **kwargs)
+        count("frames_decoded", len(frames))
+        return frames
     except (MemoryError, ValueError):
         raise
     except Exception as error:

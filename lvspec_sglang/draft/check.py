@@ -13,6 +13,7 @@ import torch
 
 from lvspec_sglang.draft.batches import Segment, extend_batch
 from lvspec_sglang.draft.model import DraftModel
+from lvspec_sglang.draft.poison import kv_buffers
 from lvspec_sglang.draft.vision import rope_positions
 
 CHECK_ENV = "LVSPEC_CHECK_DRAFT_KV"
@@ -24,17 +25,11 @@ class DraftKVCheck:
 
     def __init__(self, draft: DraftModel) -> None:
         self.draft = draft
-        pool = draft.model_runner.token_to_kv_pool
-        layers = range(pool.start_layer, pool.start_layer + pool.layer_num)
-        self.buffers = [
-            buffer
-            for layer in layers
-            for buffer in (pool.get_key_buffer(layer), pool.get_value_buffer(layer))
-        ]
+        self.buffers = kv_buffers(draft.model_runner)
 
     @classmethod
     def from_env(cls, draft: DraftModel) -> "DraftKVCheck | None":
-        return cls(draft) if os.environ.get(CHECK_ENV) == "1" else None
+        return cls(draft) if draft.owns_kv and os.environ.get(CHECK_ENV) == "1" else None
 
     @torch.inference_mode()
     def __call__(self, batch: Any, followed: Mapping[int, Any]) -> None:

@@ -14,7 +14,6 @@ class DraftKVView:
 
     Attributes:
         valid: ``[slots]`` bool; the draft wrote KV there since the slot was last given out.
-        active: ``[rows]`` bool; the draft follows this row's request.
         lagging: ``[rows]`` bool; the last round accepted every drafted token, so the draft has
             no KV yet for the last committed one.
         last_token: ``[rows]`` int64; that token.
@@ -33,7 +32,6 @@ class DraftKVView:
         self.kept = torch.arange(self.width, device=device).repeat(rows, 1)
         self.dropped = torch.zeros(rows, dtype=torch.int64, device=device)
         self.valid = torch.zeros(slots, dtype=torch.bool, device=device)
-        self.active = torch.zeros(rows, dtype=torch.bool, device=device)
         self.lagging = torch.zeros(rows, dtype=torch.bool, device=device)
         self.last_token = torch.zeros(rows, dtype=torch.int64, device=device)
         self.rope_delta = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -44,7 +42,7 @@ class DraftKVView:
         Args:
             row: row of the request in both tables.
             kept: ascending prompt positions, ``[n]`` int64; everything after the prompt is kept.
-                None at all means that the draft does not follow this request.
+                None at all for a request the draft does not follow.
             prompt_len: number of prompt tokens.
             rope_delta: M-RoPE position minus sequence position, after the prompt.
         """
@@ -55,7 +53,6 @@ class DraftKVView:
         tail = torch.arange(prompt_len, self.width + dropped, device=self.kept.device)
         self.kept[row, count:] = tail.clamp_(max=self.width - 1)
         self.dropped[row] = dropped
-        self.active[row] = count > 0
         self.lagging[row] = False
         self.rope_delta[row] = rope_delta
 
@@ -87,14 +84,17 @@ class DraftKVView:
         """The draft wrote KV into ``slots`` (any shape)."""
         self.valid[slots] = True
 
-    def mark_round(self, rows: torch.Tensor, slots: torch.Tensor) -> None:
-        """The draft wrote ``slots``, ``[batch, n]``, in a round; it counts for rows it follows."""
-        self.valid[slots] = self.active[rows][:, None].expand_as(slots)
-
     def settle(self, rows: torch.Tensor, drafted: torch.Tensor, accept_lens: torch.Tensor) -> None:
         """End a round: note whose chain, ``[batch, K]``, was accepted whole."""
         self.lagging[rows] = accept_lens > drafted.shape[1]
         self.last_token[rows] = drafted[:, -1]
+
+    def check_logits(self, logits: torch.Tensor) -> None:
+        """For a debug mode to see draft logits, ``[batch, vocab]``, before they are used."""
+
+    def forget(self) -> None:
+        """Take all draft KV for unwritten; what rows in flight read stays where it is."""
+        self.valid.zero_()
 
     def clear(self) -> None:
         """Forget everything: the KV pools were flushed."""

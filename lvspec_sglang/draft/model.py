@@ -8,8 +8,10 @@ from sglang.srt.managers.tp_worker import TpModelWorker
 from sglang.srt.model_executor.forward_context import ForwardContext, forward_context
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
+from lvspec_sglang.counters import count
 from lvspec_sglang.draft.batches import Segment, decode_batch, extend_batch, split_segments
 from lvspec_sglang.draft.kv_view import DraftKVView
+from lvspec_sglang.draft.poison import PoisonedKVView, poisoned
 from lvspec_sglang.draft.vision import PromptEmbedder, rope_positions
 
 
@@ -34,8 +36,12 @@ class DraftModel(TpModelWorker):
 
     It shares the target's slot ids and owns a request table: ``alloc_memory_pool`` passes no
     table, so the host builds a private one of the same shape.
+
+    Attributes:
+        owns_kv: whether it has KV of its own to keep up with the target's.
     """
 
+    owns_kv = True
     view: DraftKVView
     embedder: PromptEmbedder
 
@@ -52,13 +58,16 @@ class DraftModel(TpModelWorker):
         runner.spec_algorithm = SpeculativeAlgorithm.NONE
         # The chain's first step may run two rows a request.
         runner.max_running_requests *= 2
-        self.view = DraftKVView(
-            target_table,
-            runner.req_to_token_pool.req_to_token,
-            runner.token_to_kv_pool.get_key_buffer(runner.token_to_kv_pool.start_layer).shape[0],
-        )
+        self.view = self.make_view(target_table)
         self.embedder = PromptEmbedder(runner.model)
         self.max_prefill_tokens = max_prefill_tokens
+
+    def make_view(self, target_table: torch.Tensor) -> DraftKVView:
+        """What of the draft's own KV it may read."""
+        runner, pool = self.model_runner, self.model_runner.token_to_kv_pool
+        tables = target_table, runner.req_to_token_pool.req_to_token
+        slots = pool.get_key_buffer(pool.start_layer).shape[0]
+        return PoisonedKVView(*tables, slots, runner) if poisoned() else DraftKVView(*tables, slots)
 
     def stale_segment(self, row: int, prompt: Prompt) -> Segment:
         """The kept tokens of ``row`` from the first one without draft KV to the prompt's end."""
@@ -79,6 +88,7 @@ class DraftModel(TpModelWorker):
                 extend_batch(self.model_runner, group, slots, positions, rope), embeds
             )
             self.view.mark_written(slots)
+            count("draft_prefill_tokens", len(slots))
 
     def _prompt_part(self, segment: Segment, prompt: Prompt) -> tuple[torch.Tensor, ...]:
         kept = prompt.kept[segment.start : segment.stop]
@@ -139,7 +149,7 @@ class DraftModel(TpModelWorker):
                 logits = self._step(rows, tokens, seq_lens + step + 1, max_len)
         ahead = seq_lens[:, None] + torch.arange(steps, device=rows.device)
         written = torch.cat([back[:, None], ahead], dim=1)
-        view.mark_round(rows, view.slots(rows, written))
+        view.mark_written(view.slots(rows, written))
         return torch.stack(drafted, dim=1)
 
     def _step(
@@ -156,4 +166,6 @@ class DraftModel(TpModelWorker):
             view.rope_delta[rows],
             max_len,
         )
-        return self.model_runner.forward(batch).logits_output.next_token_logits
+        logits = self.model_runner.forward(batch).logits_output.next_token_logits
+        view.check_logits(logits)
+        return logits

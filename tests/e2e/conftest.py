@@ -5,9 +5,11 @@ Tests that start servers of other models live in ``tests/models``: when they run
 
 import contextlib
 import importlib.util
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +37,11 @@ class Clips:
 class Servers:
     """The target alone, and LVSPEC in front of it with three drafts.
 
-    ``near`` drafts with a noisy copy of the target, ``same`` with the target itself, and
-    ``other`` with a model of another width, depth, head count and vocabulary padding, retracting
-    a request every few rounds. All three cut prefills into chunks and recompute the draft's KV
-    every round; ``same`` scores relaxed requests by cosine.
+    ``near`` drafts with a noisy copy of the target and a quarter of each video, evenly; ``same``
+    with the target itself and whole videos, scoring by cosine; ``other`` with a model of another
+    width, depth, head count and vocabulary padding and the tenth of each video that the target
+    looks at, retracting a request every few rounds. All three cut prefills into chunks, recompute the draft's KV every
+    round, and fill with NaN what the draft must not read.
     """
 
     alone: LocalServer
@@ -85,22 +88,23 @@ def servers(checkpoints: dict[str, Path]) -> Iterator[Servers]:
         "--dtype", "float32", "--random-seed", "1", "--enable-metrics",
         "--decode-log-interval", "4",
     )  # fmt: skip
-    checked = {"LVSPEC_CHECK_DRAFT_KV": "1"}
+    checked = {"LVSPEC_CHECK_DRAFT_KV": "1", "LVSPEC_POISON_DRAFT_KV": "1"}
     retracting = {"SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "9"}
 
-    def lvspec(draft: str, **env: str) -> LocalServer:
+    def lvspec(draft: str, config: dict[str, Any], **env: str) -> LocalServer:
         return LocalServer(
             checkpoints["target"], *common, "--chunked-prefill-size", str(CHUNK),
             "--speculative-algorithm", "LVSPEC",
             "--speculative-draft-model-path", str(checkpoints[draft]),
+            "--lvspec-config", json.dumps(config),
             env={**checked, **env},
         )  # fmt: skip
 
     started = Servers(
         alone=LocalServer(checkpoints["target"], *common),
-        near=lvspec("near"),
-        same=lvspec("target", LVSPEC_CONFIG='{"relevance": "cosine"}'),
-        other=lvspec("other", **retracting),
+        near=lvspec("near", {"pruning": "uniform", "keep": 0.25}),
+        same=lvspec("target", {"pruning": "none", "relevance": "cosine"}),
+        other=lvspec("other", {"pruning": "verifier", "keep": 0.1}, **retracting),
     )
     with contextlib.ExitStack() as stack:
         for server in vars(started).values():

@@ -115,6 +115,7 @@ def test_figures_of_speculation(servers: Servers) -> None:
     assert meta["spec_accept_length"] == pytest.approx(56 / 5)
     assert servers.same.scheduler_state()["avg_spec_accept_length"] > 5
     metrics = servers.same.get("/metrics").text
+    assert "sglang:prompt_tokens_total{" in metrics, "figures of the host's main process are lost"
     lines = [line for line in metrics.splitlines() if line.startswith("sglang:spec_accept_length")]
     assert lines, "Prometheus has no sglang:spec_accept_length"
     assert float(lines[0].rsplit(" ", 1)[1]) > 5

@@ -40,14 +40,14 @@ def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "add --speculative-draft-model-path PATH"),
+        (["--pp-size", "2"], "LVSPEC does not work with --pp-size 2"),
         (["--lvspec-config", '{"preset": "quick"}'], "preset 'quick': one of strict, paper"),
     ],
 )
 def test_a_wrong_start_says_what_to_type(
     checkpoints: dict[str, Path], arguments: list[str], said: str
 ) -> None:
-    draft = ["--speculative-draft-model-path", str(checkpoints["near"])] if arguments else []
+    draft = ("--speculative-draft-model-path", str(checkpoints["near"]))
     server = LocalServer(
         checkpoints["target"], "--speculative-algorithm", "LVSPEC", *draft, *arguments
     )

@@ -60,6 +60,12 @@ CALLED = {
     ),
     "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool._init_kv_copy_and_warmup": ("self",),
     "sglang.srt.models.qwen2_5_vl.Qwen2_5_VLForConditionalGeneration.get_video_feature": ("items",),
+    "sglang.srt.layers.radix_attention.RadixAttention.forward": ("q", "k", "v", "forward_batch"),
+    "sglang.srt.models.qwen2.Qwen2Attention.forward": ("hidden_states",),
+    "sglang.srt.model_executor.model_runner.ModelRunner.init_kv_index_translator": ("self",),
+    "sglang.srt.model_executor.pool_configurator.DefaultPoolConfigurator._compute_cell_size": (
+        "kvc", "num_layers",
+    ),
     "sglang.srt.models.qwen2.Qwen2Model.forward": (
         "input_ids", "positions", "forward_batch", "input_embeds",
     ),
@@ -163,6 +169,8 @@ ours = [
 ]
 flag = {f"sglang.srt.server_args.ServerArgs.{name}_cli_args" for name in ("add", "from")}
 assert set(ours) == flag, ours
+import sys
+assert "prometheus_client" not in sys.modules, "the host's own figures are lost"
 print("untouched")
 """
     done = subprocess.run(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from prometheus_client import REGISTRY
 from sglang.srt.managers.tokenizer_manager import TokenizerManager
 from sglang.srt.mem_cache import allocation
 from sglang.srt.sampling.sampling_params import SamplingParams
@@ -19,6 +20,7 @@ from lvspec_sglang.config import CONFIG_ENV
 from lvspec_sglang.metrics import INFO_KEY
 from lvspec_sglang.patches import (
     config_flag,
+    encode_count,
     meta_info,
     pin_memory,
     request_policy,
@@ -118,3 +120,12 @@ def test_the_flag_is_unknown_without_the_patch_and_exported_with_it(
     assert os.environ[CONFIG_ENV] == "before"
     config_flag.export_flag(None, ServerArgs, plain.parse_args(given))
     assert os.environ[CONFIG_ENV] == "{}"
+
+
+def test_an_encoded_video_is_counted_only_with_the_patch() -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("lvspec_video_encodes_total") or 0.0
+
+    before, features = counted(), torch.zeros(3, 2)
+    assert encode_count.count_videos(features, None, ["one", "two"]) is features
+    assert counted() == before + 2

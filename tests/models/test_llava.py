@@ -17,19 +17,25 @@ FRAMES = 24
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, LocalServer]]:
-    """The target alone, and LVSPEC with a noisy copy and with the target itself as drafts."""
+    """The target alone, and LVSPEC with a noisy copy and a tenth of each video as draft, and with
+    the target itself and whole videos."""
     folder = tmp_path_factory.mktemp("llava")
     target = tiny_llava.write_llava_onevision(folder / "target", tiny.TARGET, seed=1)
     near = tiny.write_perturbed(target, folder / "near", noise=0.02, seed=2)
     common = ("--dtype", "float32", "--random-seed", "1")
 
-    def lvspec(draft: Path) -> LocalServer:
+    def lvspec(draft: Path, config: str) -> LocalServer:
         return LocalServer(
             target, *common, "--chunked-prefill-size", "50", "--speculative-algorithm", "LVSPEC",
-            "--speculative-draft-model-path", str(draft), env={"LVSPEC_CHECK_DRAFT_KV": "1"},
+            "--speculative-draft-model-path", str(draft), "--lvspec-config", config,
+            env={"LVSPEC_CHECK_DRAFT_KV": "1", "LVSPEC_POISON_DRAFT_KV": "1"},
         )  # fmt: skip
 
-    servers = {"alone": LocalServer(target, *common), "near": lvspec(near), "same": lvspec(target)}
+    servers = {
+        "alone": LocalServer(target, *common),
+        "near": lvspec(near, '{"pruning": "verifier", "keep": 0.1}'),
+        "same": lvspec(target, '{"pruning": "none"}'),
+    }
     with contextlib.ExitStack() as stack:
         for server in servers.values():
             stack.callback(server.stop)

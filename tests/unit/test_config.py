@@ -71,6 +71,10 @@ def test_a_request_is_told_what_is_wrong(given: object, said: str) -> None:
         ('{"guards": ["verbs"]}', "guards 'verbs': one of digits, negations, order"),
         ('{"guards": "digits"}', "guards 'digits': a list"),
         ('{"layers": [-1]}', "a list of layer numbers"),
+        ('{"pruning": "best"}', "pruning 'best': one of none, uniform, verifier, unbiased"),
+        ('{"keep": 0}', "keep 0: above 0, up to 1"),
+        ('{"keep": 10}', "keep 10: from 0.0 to 1.0"),
+        ('{"keep": "10 %"}', "keep '10 %': a number"),
         ('{"relax": {}}', "unknown lvspec key 'relax'"),
     ],
 )

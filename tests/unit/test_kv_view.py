@@ -47,16 +47,6 @@ def test_a_slot_given_to_a_new_owner_is_stale_whatever_it_held() -> None:
     assert view.valid.nonzero().flatten().tolist() == [6]
 
 
-def test_a_request_the_draft_does_not_follow_never_marks_slots() -> None:
-    view = make_view()
-    view.begin(row=0, kept=torch.arange(3), prompt_len=3, rope_delta=0)
-    view.begin(row=1, kept=torch.arange(0), prompt_len=3, rope_delta=0)
-    view.valid[8] = True
-    view.mark_round(torch.tensor([0, 1]), torch.tensor([[4, 5], [7, 8]]))
-    assert view.valid.nonzero().flatten().tolist() == [4, 5]
-    assert view.lengths(torch.tensor([1]), torch.tensor([3])).tolist() == [0]
-
-
 def test_only_a_wholly_accepted_chain_lags() -> None:
     view = make_view()
     rows, drafted = torch.tensor([2, 3]), torch.tensor([[10, 11], [20, 21]])

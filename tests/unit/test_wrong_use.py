@@ -15,7 +15,7 @@ FINE: dict[str, Any] = {
     "speculative_use_rejection_sampling": False, "speculative_eagle_topk": None,
     "kv_cache_dtype": "auto", "page_size": 1, "enable_unified_memory": False,
     "enable_return_hidden_states": False, "enable_watermark": False, "use_ray": False,
-    "speculative_draft_model_path": "draft", "speculative_num_steps": None,
+    "speculative_num_steps": None,
     "speculative_num_draft_tokens": None,
 }  # fmt: skip
 
@@ -42,7 +42,6 @@ def test_ordinary_arguments_are_fine() -> None:
         ("enable_return_hidden_states", True, "--enable-return-hidden-states"),
         ("enable_watermark", True, "--enable-watermark"),
         ("use_ray", True, "--use-ray"),
-        ("speculative_draft_model_path", None, "add --speculative-draft-model-path PATH"),
         ("speculative_num_steps", 0, "--speculative-num-steps 0"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lvspec_sglang.counters import count
 from lvspec_sglang.draft.vision.family import VisionFamily
 from lvspec_sglang.draft.vision.llava import LlavaFamily
 from lvspec_sglang.draft.vision.qwen2_vl import Qwen2VLFamily
@@ -84,6 +85,7 @@ class PromptEmbedder:
         missing = [item for item in items if item not in features]
         if missing:
             fresh = self.family.encode(self.model, mm_inputs, missing)
+            count("draft_encodes", len(fresh))
             for item, encoded in fresh.items():
                 self.cache.put(self._key(mm_inputs.mm_items[item]), encoded)
             features.update(fresh)

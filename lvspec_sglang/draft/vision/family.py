@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from lvspec_sglang.pruning import Grid
+
 
 class Span(NamedTuple):
     """Prompt positions ``[start, stop)`` of item ``item``: pad tokens, filled by its features.
@@ -34,6 +36,9 @@ class VisionFamily(Protocol):
 
     def spans(self, mm_inputs: Any) -> list[Span]:
         """Where the prompt holds visual tokens, in prompt order."""
+
+    def grid(self, item: Any, tokens: int) -> Grid:
+        """How the ``tokens`` tokens of a multimodal item lie in frames, rows and columns."""
 
     def encode(self, model: Any, mm_inputs: Any, items: Sequence[int]) -> dict[int, torch.Tensor]:
         """Features of at least ``items`` from the draft's own tower, item to ``[rows, hidden]``."""

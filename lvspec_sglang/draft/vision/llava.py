@@ -5,6 +5,7 @@ repeat those rules, this family runs that forward and takes what it would hand t
 model.
 """
 
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
 
 from lvspec_sglang.draft.vision.family import Span
+from lvspec_sglang.pruning import Grid
 
 
 class LlavaFamily:
@@ -27,6 +29,10 @@ class LlavaFamily:
     def spans(self, mm_inputs: Any) -> list[Span]:
         places = zip(mm_inputs.image_offsets, mm_inputs.image_pad_len, strict=True)
         return [Span(item, start, start + length, 0) for item, (start, length) in enumerate(places)]
+
+    def grid(self, item: Any, tokens: int) -> Grid:
+        side = math.isqrt(tokens)
+        return Grid(1, side, side) if side * side == tokens else Grid(1, 1, tokens)
 
     def encode(self, model: Any, mm_inputs: Any, items: Sequence[int]) -> dict[int, torch.Tensor]:
         """Encode all items of the prompt in one pass of the tower, whichever are asked for.

@@ -1,5 +1,6 @@
 """Qwen2-VL and Qwen2.5-VL: one item a clip or picture, M-RoPE."""
 
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from lvspec_sglang.draft.vision.family import Span
+from lvspec_sglang.pruning import Grid
 
 
 class Qwen2VLFamily:
@@ -25,6 +27,13 @@ class Qwen2VLFamily:
                 spans.append(Span(index, start, last + 1, first))
                 first += last + 1 - start
         return spans
+
+    def grid(self, item: Any, tokens: int) -> Grid:
+        frames, height, width = (int(size) for size in item.video_grid_thw.flatten()[:3])
+        merged = math.isqrt(frames * height * width // tokens)
+        grid = Grid(frames, height // merged, width // merged)
+        # An item of several clips has no common grid.
+        return grid if grid.tokens == tokens else Grid(1, 1, tokens)
 
     def encode(self, model: Any, mm_inputs: Any, items: Sequence[int]) -> dict[int, torch.Tensor]:
         return {item: self._encode_item(model, mm_inputs.mm_items[item]) for item in items}

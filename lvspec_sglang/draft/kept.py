@@ -1,0 +1,168 @@
+"""Which prompt positions the draft keeps: chosen once for each video, then remembered.
+
+Videos are pruned, pictures and text never. A choice is made at the end of the prefill that brings
+a new video, guided by that prompt, and shared by every later turn and user: they find the video's
+KV in the radix cache, and the draft's KV of it with it.
+"""
+
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import Any
+
+import torch
+from sglang.srt.runtime_context import get_parallel
+
+from lvspec_sglang.config import LVSpecConfig
+from lvspec_sglang.counters import count
+from lvspec_sglang.draft.prefill_watch import PrefillWatch
+from lvspec_sglang.draft.vision import Span, VisionFamily
+from lvspec_sglang.pruning import PRUNERS, Pruner
+from lvspec_sglang.pruning.none import Whole
+from lvspec_sglang.pruning.uniform import Uniform
+
+logger = logging.getLogger(__name__)
+
+
+class KeptTable:
+    """Kept indices of recent videos, keyed by content, least recently used out first."""
+
+    def __init__(self, limit_tokens: int) -> None:
+        """Remember videos of at most ``limit_tokens`` tokens in all, kept or not."""
+        self.limit = limit_tokens
+        self.tokens = 0
+        self._kept: OrderedDict[Hashable, tuple[int, torch.Tensor]] = OrderedDict()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
+    def get(self, key: Hashable) -> torch.Tensor | None:
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key][1]
+
+    def put(
+        self, key: Hashable, tokens: int, kept: torch.Tensor, pinned: Collection[Hashable]
+    ) -> None:
+        """Remember ``kept`` of a video of ``tokens``; ``pinned`` keys are not forgotten for it."""
+        assert key not in self._kept, f"{key} was chosen already"
+        self._kept[key] = tokens, kept
+        self.tokens += tokens
+        idle = [k for k in self._kept if k != key and k not in pinned]
+        while self.tokens > self.limit and idle:
+            self.tokens -= self._kept.pop(idle.pop(0))[0]
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self.tokens = 0
+
+
+class KeptTokens:
+    """Chooses and remembers what the draft keeps of each video.
+
+    Attributes:
+        fell_back: whether the last prompt held a video that was in the radix cache without a
+            remembered choice. It was kept evenly, as nothing of its prefill could be seen.
+    """
+
+    def __init__(self, config: LVSpecConfig, runner: Any, family: VisionFamily) -> None:
+        """Choose as ``config`` says for the target ``runner``, whose pools exist."""
+        self.pruner: Pruner = PRUNERS[config.pruning]()
+        self.keep = config.keep
+        self.family = family
+        # A video that the radix cache still holds was used more recently than any of as many
+        # tokens as the pool has slots; twice that is never forgotten before it is evicted.
+        self.table = KeptTable(2 * runner.max_total_num_tokens)
+        self.device = runner.device
+        self.fell_back = False
+        self.watch = None
+        if self.pruner.scores is not None:
+            decoder = family.language_model(runner.model)
+            self.watch = PrefillWatch(self.pruner.scores, runner, decoder)
+
+    def watching(
+        self, reqs: Sequence[Any], eligible: Callable[[Any], bool]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around the target's prefill of ``reqs``: see by what to choose from new videos.
+
+        Args:
+            eligible: whether a request will be drafted for.
+        """
+        if self.watch is None:
+            return contextlib.nullcontext()
+        return self.watch.prefill(reqs, lambda req: self._new(req) if eligible(req) else None)
+
+    def videos(self, mm_inputs: Any, spans: Sequence[Span]) -> dict[Hashable, list[Span]]:
+        """The spans of each video of a prompt, by content; equal keys have equal token counts."""
+        if isinstance(self.pruner, Whole):
+            return {}
+        found: dict[int, list[Span]] = {}
+        for span in spans:
+            if mm_inputs.mm_items[span.item].is_video():
+                found.setdefault(span.item, []).append(span)
+        return {
+            (mm_inputs.mm_items[item].hash, _tokens(parts)): parts for item, parts in found.items()
+        }
+
+    def positions(
+        self, req: Any, spans: Sequence[Span], length: int, pinned: Collection[Hashable]
+    ) -> torch.Tensor:
+        """Kept positions of a prompt of ``length`` whose prefill is done, ascending, ``[n]`` int64.
+
+        Args:
+            spans: of its visual tokens.
+            pinned: contents that running requests use.
+        """
+        self.fell_back = False
+        mask = torch.ones(length, dtype=torch.int32, device=self.device)
+        count = length
+        mm_inputs = req.multimodal_inputs
+        for key, parts in self.videos(mm_inputs, spans).items():
+            where = torch.cat([torch.arange(p.start, p.stop, device=self.device) for p in parts])
+            kept = self.table.get(key)
+            if kept is None:
+                kept = self._choose(req.rid, mm_inputs.mm_items[parts[0].item], where)
+                self.table.put(key, len(where), kept, pinned)
+            mask[where] = 0
+            mask[where[kept]] = 1
+            count -= len(where) - len(kept)
+        return mask.topk(count).indices.sort().values
+
+    def _choose(self, rid: str, item: Any, where: torch.Tensor) -> torch.Tensor:
+        grid = self.family.grid(item, len(where))
+        pruner, scores = self.pruner, None
+        if self.watch is not None:
+            scores = self.watch.scores(rid, where)
+            if scores is None:
+                self.fell_back = True
+                logger.info("A cached video of %d tokens without a choice: evenly.", len(where))
+                pruner = Uniform()
+            elif (group := get_parallel().tp_group).world_size > 1:
+                # Each rank has seen its own heads; all must choose alike.
+                scores = group.broadcast(group.all_reduce(scores), src=0)
+        count("choices", pruner=type(pruner).__name__)
+        return pruner.choose(grid, self.keep, scores).to(self.device)
+
+    def _new(self, req: Any) -> torch.Tensor | None:
+        """Where a prompt holds visual tokens, if it brings a video that is not known yet."""
+        mm_inputs = req.multimodal_inputs
+        if mm_inputs is None:
+            return None
+        spans = self.family.spans(mm_inputs)
+        new = [
+            parts[0].start
+            for key, parts in self.videos(mm_inputs, spans).items()
+            if key not in self.table
+        ]
+        if not new or min(new) < req.prefix_len:
+            return None
+        visual = torch.zeros(len(req.full_untruncated_fill_ids), dtype=torch.bool)
+        for span in spans:
+            visual[span.start : span.stop] = True
+        return visual.to(self.device)
+
+
+def _tokens(parts: Sequence[Span]) -> int:
+    return sum(part.stop - part.start for part in parts)

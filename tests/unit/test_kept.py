@@ -1,0 +1,188 @@
+"""What the draft keeps is chosen once a video, seen through the target's chunked prefill."""
+
+from collections.abc import Hashable
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from sglang.srt.layers.radix_attention import RadixAttention
+
+from lvspec_sglang.config import LVSpecConfig
+from lvspec_sglang.draft import kept as kept_module
+from lvspec_sglang.draft.kept import KeptTable, KeptTokens
+from lvspec_sglang.draft.vision import Span
+from lvspec_sglang.pruning import Grid
+from lvspec_sglang.pruning.uniform import Uniform
+
+HEADS, KV_HEADS, DIM, LAYERS, SLOTS = 4, 2, 8, 4, 256
+
+
+class Attention(RadixAttention):
+    """The host's module as the hooks see it, without a backend behind it."""
+
+    def forward(self, q: torch.Tensor, k: Any, v: Any, forward_batch: Any) -> torch.Tensor:
+        return q
+
+
+class SelfAttention(torch.nn.Module):
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self.attn = Attention(HEADS, DIM, 0.3, KV_HEADS, layer)
+
+    def forward(self, positions: Any, hidden_states: torch.Tensor, forward_batch: Any) -> Any:
+        return self.attn(hidden_states, None, None, forward_batch)
+
+
+class Target:
+    """A target whose queries, keys and hidden states depend on the token and layer alone."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(1)
+        layers = [SimpleNamespace(self_attn=SelfAttention(layer)) for layer in range(LAYERS)]
+        self.decoder = SimpleNamespace(layers=layers)
+        self.states = torch.randn(LAYERS, 100, HEADS * DIM, generator=generator)
+        self.keys = torch.randn(LAYERS, 100, KV_HEADS, DIM, generator=generator)
+        self.buffers = torch.full((LAYERS, SLOTS, KV_HEADS, DIM), float("nan"))
+        self.table = torch.randperm(SLOTS, generator=generator)[:200].view(2, 100)
+        self.runner = SimpleNamespace(
+            model=self.decoder, device="cpu", max_total_num_tokens=SLOTS,
+            req_to_token_pool=SimpleNamespace(req_to_token=self.table),
+            token_to_kv_pool=SimpleNamespace(get_key_buffer=lambda layer: self.buffers[layer]),
+        )  # fmt: skip
+
+    def prefill(self, reqs: list[Any]) -> None:
+        """One forward over the reqs' chunks, as the host batches them."""
+        for layer, module in enumerate(self.decoder.layers):
+            parts = []
+            for req in reqs:
+                ids = req.full_untruncated_fill_ids[req.prefix_len : req.extend_end]
+                slots = self.table[req.kv.req_pool_idx, req.prefix_len : req.extend_end]
+                self.buffers[layer, slots] = self.keys[layer, ids]
+                parts.append(self.states[layer, ids])
+            module.self_attn(positions=None, hidden_states=torch.cat(parts), forward_batch=None)
+
+
+class Family:
+    def language_model(self, model: Any) -> Any:
+        return model
+
+    def spans(self, mm_inputs: Any) -> list[Span]:
+        return mm_inputs.spans
+
+    def grid(self, item: Any, tokens: int) -> Grid:
+        return Grid(tokens // 4, 2, 2)
+
+
+def request(rid: str, row: int, ids: list[int], spans: list[Span], hashes: list[int]) -> Any:
+    items = [SimpleNamespace(hash=h, is_video=lambda h=h: h > 0) for h in hashes]
+    return SimpleNamespace(
+        rid=rid, kv=SimpleNamespace(req_pool_idx=row), full_untruncated_fill_ids=ids,
+        multimodal_inputs=SimpleNamespace(mm_items=items, spans=spans), prefix_len=0, extend_end=0,
+    )  # fmt: skip
+
+
+def video_request(rid: str = "a", row: int = 0, content: int = 7) -> Any:
+    """60 tokens of which 10 to 50 are a video."""
+    return request(rid, row, list(range(60)), [Span(0, 10, 50, 0)], [content])
+
+
+@pytest.fixture(autouse=True)
+def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = SimpleNamespace(tp_group=SimpleNamespace(world_size=1))
+    monkeypatch.setattr(kept_module, "get_parallel", lambda: ranks)
+
+
+def make(pruning: str, keep: float, target: Target) -> KeptTokens:
+    return KeptTokens(LVSpecConfig(pruning=pruning, keep=keep), target.runner, Family())
+
+
+def prefill(kept: KeptTokens, target: Target, *chunks: list[tuple[Any, int]]) -> None:
+    """Prefill each chunk: requests with the position their chunk ends at."""
+    for chunk in chunks:
+        for req, end in chunk:
+            req.prefix_len, req.extend_end = max(req.prefix_len, req.extend_end), end
+        reqs = [req for req, _ in chunk]
+        with kept.watching(reqs, lambda req: True):
+            target.prefill(reqs)
+
+
+def choose(kept: KeptTokens, req: Any, pinned: frozenset[Hashable] = frozenset()) -> list[int]:
+    spans = req.multimodal_inputs.spans
+    return kept.positions(req, spans, len(req.full_untruncated_fill_ids), pinned).tolist()
+
+
+@pytest.mark.parametrize("pruning", ["verifier", "unbiased"])
+@pytest.mark.parametrize("cuts", [[5], [10, 50], [30], [7, 20, 33, 52, 59]])
+def test_a_prefill_in_chunks_gives_the_choice_of_a_whole_one(pruning: str, cuts: list[int]) -> None:
+    choices = []
+    for edges in ([60], [*cuts, 60]):
+        target = Target()
+        kept = make(pruning, 0.2, target)
+        req, beside = video_request(), request("b", 1, list(range(60, 100)), [], [])
+        beside.multimodal_inputs = None
+        # A request without a video runs before it in the first batch.
+        prefill(kept, target, [(beside, 40), (req, edges[0])])
+        prefill(kept, target, *([(req, end)] for _, end in pairwise(edges)))
+        choices.append(choose(kept, req))
+        assert not kept.fell_back
+    assert choices[0] == choices[1]
+    assert [p for p in choices[0] if not 10 <= p < 50] == [*range(10), *range(50, 60)]
+    assert len(choices[0]) == 20 + 8
+    assert choices[0] != choose(make("uniform", 0.2, Target()), req)
+
+
+def test_a_video_keeps_its_choice_for_later_turns_and_users() -> None:
+    target = Target()
+    kept = make("verifier", 0.2, target)
+    first = video_request()
+    prefill(kept, target, [(first, 60)])
+    chosen = choose(kept, first)
+    second = request("b", 1, [*range(55), *range(70, 95)], [Span(0, 10, 50, 0)], [7])
+    second.prefix_len = second.extend_end = 55
+    prefill(kept, target, [(second, 80)])
+    assert [p for p in choose(kept, second) if p < 50] == [p for p in chosen if p < 50]
+    assert not kept.fell_back
+
+
+def test_a_cached_video_without_a_choice_is_kept_evenly() -> None:
+    target = Target()
+    kept = make("verifier", 0.2, target)
+    req = video_request()
+    req.prefix_len = req.extend_end = 30
+    prefill(kept, target, [(req, 60)])
+    chosen = [p - 10 for p in choose(kept, req) if 10 <= p < 50]
+    assert chosen == Uniform().choose(Grid(10, 2, 2), 0.2).tolist()
+    assert kept.fell_back
+
+
+def test_pictures_and_text_are_kept_whole() -> None:
+    kept = make("uniform", 0.25, Target())
+    both = request("a", 0, list(range(60)), [Span(0, 5, 25, 0), Span(1, 30, 50, 0)], [-3, 4])
+    chosen = choose(kept, both)
+    assert [p for p in chosen if p < 30] == list(range(30))
+    assert len([p for p in chosen if 30 <= p < 50]) == 5
+
+
+def test_a_video_in_two_spans_is_one_choice() -> None:
+    kept = make("uniform", 0.25, Target())
+    split = request("a", 0, list(range(60)), [Span(0, 5, 25, 0), Span(0, 30, 50, 20)], [4])
+    whole = video_request("b", 1, content=9)
+    apart = [
+        p - 5 if p < 25 else p - 10 for p in choose(kept, split) if 5 <= p < 25 or 30 <= p < 50
+    ]
+    assert apart == [p - 10 for p in choose(kept, whole) if 10 <= p < 50]
+
+
+def test_the_table_forgets_the_least_recently_used_and_never_a_running_one() -> None:
+    table = KeptTable(limit_tokens=100)
+    for key in ("a", "b"):
+        table.put(key, 40, torch.arange(4), ())
+    assert table.get("a") is not None
+    table.put("c", 40, torch.arange(4), ())
+    assert ("a" in table, "b" in table, "c" in table) == (True, False, True)
+    table.put("d", 40, torch.arange(4), ("a",))
+    assert ("a" in table, "c" in table, "d" in table, table.tokens) == (True, False, True, 80)
+    table.put("e", 300, torch.arange(4), ("a", "d"))
+    assert all(key in table for key in "ade")
