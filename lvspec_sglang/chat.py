@@ -80,7 +80,7 @@ class Conversation:
                     answer += piece
                     yield piece
         self.messages = [*messages, {"role": "assistant", "content": answer}]
-        yield "\n" + self._figures(usage, details, time.monotonic() - first)
+        yield "\n" + self._figures(usage, details, time.monotonic() - first if first else 0.0)
 
     def _figures(self, usage: dict[str, Any], details: dict[str, Any], seconds: float) -> str:
         """``seconds`` from the first token to the last."""

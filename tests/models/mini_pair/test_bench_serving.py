@@ -25,7 +25,6 @@ def test_the_benchmark_reads_the_requests_and_all_succeed(
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     figures = json.loads(result.read_text())
     assert figures["completed"] == 8 < len(written)
-    assert figures["accept_length"] > 1
     # The answers' true lengths, not max_tokens: they end by themselves.
     assert figures["total_output_tokens"] < 8 * 100
     assert figures["generated_texts"][0].endswith(".")

@@ -72,7 +72,7 @@ def test_a_mistake_costs_one_line(pair: dict[str, LocalServer], world: Path) -> 
     )  # fmt: skip
     said = complaints.splitlines()
     assert said[0] == "lvspec chat: unknown command /vdieo; /help lists the commands"
-    assert said[1].startswith("lvspec chat: preset 'quick': one of strict, paper")
+    assert said[1].startswith("lvspec chat: preset 'quick': one of strict")
     assert said[2] == "lvspec chat: no file /no/such.mp4"
     assert said[3].startswith("lvspec chat: the server refused the request (HTTP 400)")
     assert "objects" in printed.splitlines()[-2]
@@ -82,7 +82,7 @@ def test_a_mistake_costs_one_line(pair: dict[str, LocalServer], world: Path) -> 
     ("arguments", "said"),
     [
         (["--video", "/no/such.mp4"], "no file /no/such.mp4"),
-        (["--video", __file__, "--preset", "quick"], "preset 'quick': one of strict, paper"),
+        (["--video", __file__, "--preset", "quick"], "preset 'quick': one of strict"),
         (["--video", __file__, "--url", "http://127.0.0.1:9"], "no server answers at"),
         (["--video", __file__, "--model", "a"], "give --model and --draft together"),
         (["--video", __file__, "--model", "a", "--url", "b"], "leave --model and --draft out"),
