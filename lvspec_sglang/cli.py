@@ -4,8 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from lvspec_sglang import chat
 from lvspec_sglang.bench.cli import add_parser as add_bench
 from lvspec_sglang.miniworld.cli import add_parser as add_miniworld
+from lvspec_sglang.report import command as report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, the remedy")
     doctor.set_defaults(run=_doctor)
 
+    chat.add_parser(commands)
+    report.add_parser(commands)
     add_miniworld(commands)
     add_bench(commands)
     return parser

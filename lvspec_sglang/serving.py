@@ -1,7 +1,6 @@
 """A local SGLang server as a child process, for the demo, the benches and the tests."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -9,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import requests
+
+from lvspec_sglang.client import Client
 
 START_TIMEOUT_S = 600.0
 
@@ -23,7 +24,7 @@ class ServerFailed(RuntimeError):
     """A server ended, or did not get ready in time; carries the end of its log."""
 
 
-class LocalServer:
+class LocalServer(Client):
     """``python -m sglang.launch_server`` on a free loopback port.
 
     Use it as a context manager, or call ``start`` and ``stop``.
@@ -32,7 +33,7 @@ class LocalServer:
     def __init__(self, model: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
         """Prepare a server of ``model`` with further command-line ``arguments``."""
         self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(f"http://127.0.0.1:{self.port}")
         self.command = [
             sys.executable, "-m", "sglang.launch_server", "--model-path", str(model),
             "--host", "127.0.0.1", "--port", str(self.port), "--enable-multimodal",
@@ -105,37 +106,10 @@ class LocalServer:
         """The last ``lines`` lines of the server's log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def post(self, path: str, payload: dict[str, Any], timeout_s: float = 600) -> requests.Response:
-        """POST JSON to ``path``."""
-        return requests.post(f"{self.url}{path}", json=payload, timeout=timeout_s)
-
-    def get(self, path: str, timeout_s: float = 60) -> requests.Response:
-        """GET ``path``."""
-        return requests.get(f"{self.url}{path}", timeout=timeout_s)
-
-    def generate(self, **payload: Any) -> Any:
-        """One call of ``/generate``.
-
-        Raises:
-            requests.HTTPError: the server refused the request.
-        """
-        response = self.post("/generate", payload)
-        response.raise_for_status()
-        return response.json()
-
-    def stream(self, **payload: Any) -> Iterator[dict[str, Any]]:
-        """Stream ``/generate``: one decoded event an increment."""
-        with requests.post(
-            f"{self.url}/generate", json={**payload, "stream": True}, stream=True, timeout=600
-        ) as response:
-            response.raise_for_status()
-            for line in response.iter_lines():
-                if line.startswith(b"data: ") and line != b"data: [DONE]":
-                    yield json.loads(line[6:])
-
     def scheduler_state(self) -> dict[str, Any]:
         """The first scheduler's ``internal_states`` of ``/server_info``."""
-        return self.get("/server_info").json()["internal_states"][0]
+        state: dict[str, Any] = self.info()["internal_states"][0]
+        return state
 
     def counters(self) -> dict[str, float]:
         """LVSPEC's own Prometheus counters, summed over labels; needs ``--enable-metrics``."""

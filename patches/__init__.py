@@ -1,13 +1,15 @@
 """Changes of the host, one file each, applied through SGLang's hook registry.
 
 ``CPU_PLATFORM`` is applied in every process of a machine on the CPU platform; ``LVSPEC`` only in
-the processes of a server that asked for the algorithm; ``ALWAYS`` adds a flag that nobody must use.
+the processes of a server that asked for the algorithm; ``ALWAYS`` adds a flag that nobody must use;
+``FRONTEND`` is for programs in SGLang's frontend language, which apply it themselves.
 """
 
 from lvspec_sglang.patches import (
     config_flag,
     draft_memory,
     encode_count,
+    frontend_video,
     llava_dtype,
     llava_verify,
     meta_info,
@@ -34,6 +36,7 @@ LVSPEC: tuple[Patch, ...] = (
     *video_decoder.PATCHES,
 )
 ALWAYS: tuple[Patch, ...] = (*config_flag.PATCHES,)
+FRONTEND: tuple[Patch, ...] = (*frontend_video.PATCHES,)
 
 _applied: set[str] = set()
 

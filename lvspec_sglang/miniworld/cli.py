@@ -34,7 +34,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--only", choices=("target", "draft"), help="continue only this one")
     train.set_defaults(run_command=_train)
 
-    sample = commands.add_parser("sample", help="write clips and their truth")
+    sample = commands.add_parser("sample", help="write clips, their truth and requests")
     sample.add_argument("--clips", type=int, required=True)
     sample.add_argument("--seed", type=int, default=0, help="first held-out seed (0)")
     sample.add_argument("--out", type=Path, required=True)
@@ -108,7 +108,7 @@ def _say(line: str) -> None:
 
 
 def _sample(arguments: argparse.Namespace) -> None:
-    from lvspec_sglang.miniworld.clips import write_clip
+    from lvspec_sglang.miniworld.clips import chat_requests, write_clip
     from lvspec_sglang.miniworld.scene import HELD_OUT
 
     if arguments.clips < 1:
@@ -116,11 +116,19 @@ def _sample(arguments: argparse.Namespace) -> None:
     if arguments.seed < 0:
         raise ValueError(f"--seed {arguments.seed}: give 0 or more; held-out seeds count from 0")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with (arguments.out / "truth.jsonl").open("w") as truth:
-        for number in range(arguments.clips):
-            line = write_clip(HELD_OUT + arguments.seed + number, arguments.out)
-            truth.write(json.dumps(line) + "\n")
-    print(f"{arguments.clips} clips and truth.jsonl in {arguments.out}")
+    seeds = range(HELD_OUT + arguments.seed, HELD_OUT + arguments.seed + arguments.clips)
+    truths = [write_clip(seed, arguments.out) for seed in seeds]
+    requests = [line for truth in truths for line in chat_requests(truth, arguments.out)]
+    _write_lines(arguments.out / "truth.jsonl", truths)
+    _write_lines(arguments.out / "bench_serving.jsonl", requests)
+    print(
+        f"{arguments.clips} clips, truth.jsonl and {len(requests)} requests in "
+        f"bench_serving.jsonl in {arguments.out}"
+    )
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _score(arguments: argparse.Namespace) -> None:

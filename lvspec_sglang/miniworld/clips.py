@@ -13,6 +13,9 @@ from lvspec_sglang.miniworld.questions import questions
 from lvspec_sglang.miniworld.render import HEIGHT, WIDTH, write_mp4
 from lvspec_sglang.miniworld.scene import HELD_OUT, SAMPLED, Scene, facts, make_scene
 
+CAPTION_TOKENS, ANSWER_TOKENS = 200, 60
+ASKED = 4  # questions a clip, after its caption
+
 
 def truth_of(scene: Scene, video: str) -> dict[str, Any]:
     """The line of truth.jsonl for a scene: video, caption_prompt, questions, facts."""
@@ -26,6 +29,37 @@ def truth_of(scene: Scene, video: str) -> dict[str, Any]:
         "facts": facts(scene),
         "seed": scene.seed,
     }
+
+
+def chat_requests(truth: dict[str, Any], directory: Path) -> list[dict[str, Any]]:
+    """OpenAI chat requests about a clip of ``directory``: its caption, then its first questions.
+
+    The lines `sglang.bench_serving --dataset-name openai` reads: beside `messages` and
+    `max_tokens` every field goes into the request as it is.
+    """
+    url = {"url": str((directory / truth["video"]).resolve())}
+    asked = [
+        (truth["caption_prompt"], CAPTION_TOKENS),
+        *((item["question"], ANSWER_TOKENS) for item in truth["questions"][:ASKED]),
+    ]
+    return [
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "video_url", "video_url": url},
+                        {"type": "text", "text": text},
+                    ],
+                }
+            ],
+            "max_tokens": limit,
+            "temperature": 0,
+            "ignore_eos": False,
+            "stream_options": {"include_usage": True},
+        }
+        for text, limit in asked
+    ]
 
 
 def write_clip(seed: int, directory: Path) -> dict[str, Any]:

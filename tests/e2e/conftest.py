@@ -40,8 +40,8 @@ class Servers:
     ``near`` drafts with a noisy copy of the target and a quarter of each video, evenly; ``same``
     with the target itself and whole videos, scoring by cosine; ``other`` with a model of another
     width, depth, head count and vocabulary padding and the tenth of each video that the target
-    looks at, retracting a request every few rounds. All three cut prefills into chunks, recompute the draft's KV every
-    round, and fill with NaN what the draft must not read.
+    looks at, retracting a request every few rounds. All three cut prefills into chunks, recompute
+    the draft's KV every round, and fill with NaN what the draft must not read.
     """
 
     alone: LocalServer

@@ -104,3 +104,15 @@ def test_unusable_answers_are_refused(
 def test_sample_refuses_no_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("sample", "--clips", "0", "--out", str(tmp_path)) == 2
     assert "give at least 1" in capsys.readouterr().err
+
+
+def test_sample_writes_chat_requests_about_its_clips(sampled: Path) -> None:
+    lines = (sampled / "bench_serving.jsonl").read_text().splitlines()
+    truths = [json.loads(line) for line in (sampled / "truth.jsonl").read_text().splitlines()]
+    requests = [json.loads(line) for line in lines]
+    assert len(requests) == len(truths) * 5
+    for number, request in enumerate(requests):
+        video, text = request["messages"][0]["content"]
+        assert Path(video["video_url"]["url"]) == (sampled / truths[number // 5]["video"]).resolve()
+        assert text["type"] == "text" and text["text"]
+    assert requests[5]["messages"][0]["content"][1]["text"] == truths[1]["caption_prompt"]

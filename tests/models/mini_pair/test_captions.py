@@ -1,52 +1,12 @@
 """The trained pair behind the server: true captions, useful drafts, more of them when relaxed."""
 
-import contextlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from lvspec_sglang.cli import main
-from lvspec_sglang.miniworld import paths
 from lvspec_sglang.miniworld.score import Score
 from lvspec_sglang.serving import LocalServer
 from tests.e2e.prompts import VIDEO, chat, request
-
-CLIPS = 4
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[dict[str, LocalServer]]:
-    target, draft = paths()
-    common = ("--dtype", "float32", "--random-seed", "1")
-    servers = {
-        "alone": LocalServer(target, *common),
-        "lvspec": LocalServer(
-            target, *common, "--speculative-algorithm", "LVSPEC",
-            "--speculative-draft-model-path", str(draft), env={"LVSPEC_CHECK_DRAFT_KV": "1"},
-        ),
-    }  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        for server in servers.values():
-            stack.callback(server.stop)
-            server.start()
-        for server in servers.values():
-            server.wait_ready()
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    sample = ["miniworld", "sample", "--clips", str(CLIPS), "--seed", "7000", "--out", str(folder)]
-    assert main(sample) == 0
-    return folder
-
-
-def truths(world: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (world / "truth.jsonl").read_text().splitlines()]
+from tests.models.mini_pair.conftest import truths
 
 
 def captions(server: LocalServer, world: Path, **sampling: Any) -> list[dict[str, Any]]:

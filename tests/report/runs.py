@@ -1,0 +1,121 @@
+"""Recorded runs made with the accept rule itself, on random tokens and scores."""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+
+from lvspec_sglang.config import RelaxConfig
+from lvspec_sglang.report.record import TRACE_KEYS
+from lvspec_sglang.verify.quantile import ScoreRing
+from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept
+
+STEPS = 10
+ROW = torch.tensor([0])
+
+
+@dataclasses.dataclass
+class Round:
+    """A round's whole chain and evidence, of which a trace keeps the decided places."""
+
+    drafted: torch.Tensor
+    target: torch.Tensor
+    evidence: Evidence
+
+
+def policy_of(relax: RelaxConfig, threshold: torch.Tensor) -> Policy:
+    """The policy of one request whose threshold is ``[1]``."""
+    return Policy(
+        limit=torch.tensor([STEPS]),
+        threshold=threshold,
+        floor=torch.tensor([relax.floor]),
+        draft_shift=torch.tensor([relax.draft_shift]),
+        target_shift=torch.tensor([relax.target_shift]),
+        fly=torch.tensor([False]),
+    )
+
+
+def decide(ring: ScoreRing, relax: RelaxConfig, each: Round) -> tuple[Verdict, float]:
+    """The verdict on a round, and the threshold it rests on."""
+    threshold = ring.threshold(ROW, torch.tensor([relax.loose_ratio]))
+    verdict = accept(each.drafted, each.target, policy_of(relax, threshold), each.evidence)
+    return verdict, float(threshold)
+
+
+def settle(ring: ScoreRing, each: Round, decided: int) -> None:
+    """Remember the scores of the places a round decided."""
+    ring.push(ROW, each.evidence.relevance, torch.tensor([min(decided, STEPS)]))
+
+
+def simulate(relax: RelaxConfig, rounds: int, seed: int) -> tuple[dict[str, Any], list[Round]]:
+    """A recorded run of ``rounds`` rounds, and what the trace leaves out of them."""
+    random = torch.Generator().manual_seed(seed)
+
+    def draw(shape: tuple[int, ...], most: int) -> torch.Tensor:
+        return torch.randint(most, shape, generator=random)
+
+    ring = ScoreRing(1)
+    trace: dict[str, list[Any]] = {key: [] for key in TRACE_KEYS}
+
+    def note(*values: Any) -> None:
+        for key, value in zip(TRACE_KEYS, values, strict=True):
+            trace[key].append(value)
+
+    note(Kind.TARGET, -1, 5, None, None, None, None)
+    ids, chains = [5], []
+    for _ in range(rounds):
+        target = draw((1, STEPS + 1), 40)
+        drafted = torch.where(draw((1, STEPS), 100) < 70, target[:, :STEPS], draw((1, STEPS), 40))
+        each = Round(
+            drafted,
+            target,
+            Evidence(
+                # Few values, so that equal scores meet the threshold.
+                relevance=torch.rand((1, STEPS), generator=random).mul(50).round() / 64,
+                log_ratio=-5 * torch.rand((1, STEPS), generator=random),
+                entropy=torch.zeros(1, STEPS),
+                guarded=draw((1, STEPS), 10) == 0,
+            ),
+        )
+        chains.append(each)
+        verdict, threshold = decide(ring, relax, each)
+        count = int(verdict.accept_lens)
+        for i in range(count):
+            kind = int(verdict.kinds[0, i])
+            if i == STEPS:
+                note(kind, -1, int(target[0, i]), None, None, None, None)
+                continue
+            evidence = [float(column[0, i]) for column in each.evidence]
+            note(
+                kind, int(drafted[0, i]), int(target[0, i]), evidence[0],
+                None if math.isinf(threshold) else threshold, evidence[1], bool(evidence[3]),
+            )  # fmt: skip
+        ids += verdict.tokens[0, :count].tolist()
+        settle(ring, each, count)
+    strict = [token + (place % 9 == 3) for place, token in enumerate(ids[:-4])]
+
+    def run(ids: list[int], accepted: int) -> dict[str, Any]:
+        pieces = [word(token) for token in ids]
+        return {"ids": ids, "pieces": pieces, "rounds": rounds, "accepted": accepted}
+
+    record = {
+        "video": "clip.mp4",
+        "prompt": "What happens in </script> this video?",
+        "target": "target",
+        "draft": "draft",
+        "steps": STEPS,
+        "preset": None,
+        "relax": dataclasses.asdict(relax),
+        "log_floor": float(torch.tensor(relax.floor).log()) if relax.floor else None,
+        "trace": trace,
+        "relaxed": run(ids, len(ids) - 1 - rounds),
+        "strict": run(strict, len(strict) // 2),
+        "texts": {token: word(token) for token in range(42)},
+        "frames": [],
+    }
+    return record, chains
+
+
+def word(token: int) -> str:
+    return " " + "abcdefghijklmnopqrstuvwxyz"[token % 26] * (1 + token // 7)
