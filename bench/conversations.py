@@ -20,6 +20,8 @@ GROUPS = ("negation", "order", "other")
 ORDER_KINDS = ("order", "event")
 CONCURRENT = 32
 KV_TOKENS = 40_960
+# The host's vision tower attends across all clips of a prefill batch before it masks.
+PREFILLS = 2
 
 
 def write_clips(count: int, seed: int, questions: int, folder: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from lvspec_sglang.bench import plot
 from lvspec_sglang.bench.answers import AnswerLog
 from lvspec_sglang.bench.bootstrap import resamples
-from lvspec_sglang.bench.conversations import CONCURRENT, KV_TOKENS, run_all, write_clips
+from lvspec_sglang.bench.conversations import CONCURRENT, KV_TOKENS, PREFILLS, run_all, write_clips
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.rules import ALONE, STRICT, Rule, chosen
 from lvspec_sglang.bench.tally import PARTS, count, figures, geometric
@@ -118,7 +118,7 @@ def start(config: dict[str, Any] | None) -> LocalServer:
     target, draft = paths()
     arguments = [
         "--dtype", "float32", "--random-seed", "1", "--max-running-requests", str(CONCURRENT),
-        "--max-total-tokens", str(KV_TOKENS),
+        "--max-total-tokens", str(KV_TOKENS), "--prefill-max-requests", str(PREFILLS),
     ]  # fmt: skip
     if config is not None:
         arguments += ["--speculative-algorithm", "LVSPEC"]
