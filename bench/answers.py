@@ -1,6 +1,7 @@
 """The answers of a run on disk, a line a conversation, so that a stopped run goes on."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,6 +37,7 @@ class AnswerLog:
                     ) from error
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: TextIO = path.open("a")
+        self._lock = threading.Lock()
 
     def _take(self, line: dict[str, Any]) -> None:
         if "meaning" in line:
@@ -62,6 +64,9 @@ class AnswerLog:
     def add(self, rule: str, video: str, answers: list[dict[str, Any]]) -> None:
         self._write({"rule": rule, "video": video, "answers": answers})
 
+    def of(self, rule: str, video: str) -> list[dict[str, Any]]:
+        return self.answers[rule][video]
+
     def has(self, rule: str, video: str) -> bool:
         return video in self.answers.get(rule, {})
 
@@ -69,6 +74,7 @@ class AnswerLog:
         self._file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._take(line)
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with self._lock:
+            self._take(line)
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()

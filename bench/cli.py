@@ -25,6 +25,9 @@ def add_parser(commands: Any) -> None:
     fidelity.add_argument(
         "--questions", type=int, default=3, choices=range(4), help="follow-ups a clip, 0-3 (3)"
     )
+    fidelity.add_argument(
+        "--servers", type=int, default=1, choices=range(1, 5), help="servers at a time, 1-4 (1)"
+    )
     fidelity.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves here")
 
     prefix = add_bench(

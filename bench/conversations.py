@@ -4,12 +4,13 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lvspec_sglang.miniworld.clips import write_clip
-from lvspec_sglang.miniworld.scene import HELD_OUT
+from lvspec_sglang.miniworld.clips import truth_of
+from lvspec_sglang.miniworld.render import write_mp4
+from lvspec_sglang.miniworld.scene import HELD_OUT, Scene, make_scene
 from lvspec_sglang.miniworld.tokenizer import SYSTEM
 from lvspec_sglang.serving import LocalServer
 
@@ -20,16 +21,30 @@ GROUPS = ("negation", "order", "other")
 ORDER_KINDS = ("order", "event")
 CONCURRENT = 32
 KV_TOKENS = 40_960
+# The host's vision tower attends across all clips of a prefill batch before it masks.
+PREFILLS = 2
 
 
-def write_clips(count: int, seed: int, questions: int, folder: Path) -> list[dict[str, Any]]:
-    """Write ``count`` held-out clips from ``seed`` on; their truth, with what is ``asked``."""
+def held_out_clips(
+    count: int, seed: int, questions: int, folder: Path, writer: Executor
+) -> list[dict[str, Any]]:
+    """The truth of ``count`` held-out clips from ``seed`` on, with what is ``asked`` of each.
+
+    ``writer`` writes the files while servers start; ``path`` is the future of one.
+    """
     truths = []
     for number in range(seed, seed + count):
-        truth = write_clip(HELD_OUT + number, folder)
-        asked = choose_questions(truth, questions)
-        truths.append(truth | {"asked": asked, "path": folder / truth["video"]})
+        scene = make_scene(HELD_OUT + number)
+        truth = truth_of(scene, f"held_{number}.mp4")
+        path = folder / truth["video"]
+        file = writer.submit(_write, scene, path)
+        truths.append(truth | {"asked": choose_questions(truth, questions), "path": file})
     return truths
+
+
+def _write(scene: Scene, path: Path) -> Path:
+    write_mp4(scene, path)
+    return path
 
 
 def choose_questions(truth: dict[str, Any], most: int = len(GROUPS)) -> list[dict[str, str]]:
@@ -50,7 +65,10 @@ def group_of(question: dict[str, str]) -> str:
 
 
 def chat(*turns: str) -> str:
-    """User and assistant turns, alternating, in the pair's chat form; a video in the first."""
+    """User and assistant turns, alternating, as the pair's chat template writes them.
+
+    The first has the video.
+    """
     text = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
     for number, turn in enumerate(turns):
         role = "assistant" if number % 2 else "user"
@@ -86,7 +104,7 @@ def _answer(
     if request is not None:
         sampling["custom_params"] = {"lvspec": request}
     result = server.generate(
-        text=chat(*turns), video_data=[str(truth["path"])], sampling_params=sampling
+        text=chat(*turns), video_data=[str(truth["path"].result())], sampling_params=sampling
     )
     meta = result["meta_info"]
     return {

@@ -1,17 +1,26 @@
 """How much of the target's fact accuracy a verification rule keeps, and how much it accepts."""
 
 import argparse
+import contextlib
 import json
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from lvspec_sglang.bench import plot
 from lvspec_sglang.bench.answers import AnswerLog
 from lvspec_sglang.bench.bootstrap import resamples
-from lvspec_sglang.bench.conversations import CONCURRENT, KV_TOKENS, run_all, write_clips
+from lvspec_sglang.bench.conversations import (
+    CONCURRENT,
+    KV_TOKENS,
+    PREFILLS,
+    held_out_clips,
+    run_all,
+)
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.rules import ALONE, STRICT, Rule, chosen
 from lvspec_sglang.bench.tally import PARTS, count, figures, geometric
@@ -34,24 +43,38 @@ def run(arguments: argparse.Namespace) -> None:
     rules = chosen(arguments.rules)
     if arguments.plot is not None:
         plot.need_matplotlib()
-    with tempfile.TemporaryDirectory(prefix="lvspec-fidelity-") as folder:
-        record_path = arguments.json or Path(folder) / "fidelity.json"
-        log = AnswerLog(record_path.with_suffix(".answers.jsonl"))
-        truths = write_clips(arguments.clips, arguments.seed, arguments.questions, Path(folder))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lvspec-fidelity-")))
+        path = arguments.json or folder / "fidelity.json"
+        log = stack.enter_context(contextlib.closing(AnswerLog(path.with_suffix(".answers.jsonl"))))
+        writer = stack.enter_context(ThreadPoolExecutor(1))
+        stack.callback(writer.shutdown, cancel_futures=True)
+        truths = held_out_clips(
+            arguments.clips, arguments.seed, arguments.questions, folder, writer
+        )
         record = new_record("fidelity") | {
-            "clips": arguments.clips,
-            "seed": arguments.seed,
-            "questions": arguments.questions,
             "pair": "mini",
             "dtype": "float32",
+            **{key: getattr(arguments, key) for key in ("clips", "seed", "questions")},
         }
-        for server, members in servers(rules):
-            _measure(server, members, truths, log)
-            rows = table_rows(rules, truths, log)
-            write_record(record_path, record | {"commits": _names(log.commits), "rows": rows})
-        log.close()
-        record |= {"commits": _names(log.commits), "rows": table_rows(rules, truths, log)}
-        write_record(record_path, record)
+
+        def report() -> None:
+            record["commits"] = sorted(commit or "unknown" for commit in log.commits)
+            record["rows"] = table_rows(rules, truths, log)
+            write_record(path, record)
+
+        stop = threading.Event()
+        with ThreadPoolExecutor(arguments.servers) as pool:
+            runs = [pool.submit(_measure, *group, truths, log, stop) for group in servers(rules)]
+            try:
+                for done in as_completed(runs):
+                    done.result()
+                    report()
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        report()
         print("\n".join(table(record["rows"])))
         if arguments.plot is not None:
             plot.draw(record, arguments.plot)
@@ -72,6 +95,7 @@ def _measure(
     rules: list[Rule],
     truths: list[dict[str, Any]],
     log: AnswerLog,
+    stop: threading.Event,
 ) -> None:
     """Hold every conversation of ``rules`` that the log lacks, on one server of their own.
 
@@ -88,29 +112,36 @@ def _measure(
     ]
     if not jobs:
         return
-    print(f"{len(rules)} rules, {len(jobs)} conversations: {config}", flush=True)
+    name = "target alone" if config is None else json.dumps(config)
+    print(f"{name}: {len(jobs)} conversations of {len(rules)} rules", flush=True)
     began = time.monotonic()
+
+    def keep(rule: str, truth: dict[str, Any], answers: list[dict[str, Any]]) -> None:
+        if stop.is_set():
+            raise CancelledError
+        _keep(log, rule, truth, answers)
+
     with start(config) as server:
         ready = time.monotonic()
-        run_all(server, jobs, lambda rule, truth, answers: _keep(log, rule, truth, answers))
-    ended = time.monotonic()
+        run_all(server, jobs, keep)
+    seconds = time.monotonic() - ready
     print(
-        f"  {ended - ready:.0f} s, {(ended - ready) / len(jobs):.2f} s a conversation; "
-        f"server up after {ready - began:.0f} s",
+        f"{name}: {seconds:.0f} s, {seconds / len(jobs):.2f} s a conversation; "
+        f"up after {ready - began:.0f} s",
         flush=True,
     )
 
 
 def _keep(log: AnswerLog, rule: str, truth: dict[str, Any], answers: list[dict[str, Any]]) -> None:
     video = truth["video"]
-    if rule == STRICT:
-        for alone, strict in zip(log.answers[ALONE][video], answers, strict=True):
+    log.add(rule, video, answers)
+    if rule in (ALONE, STRICT) and log.has(ALONE, video) and log.has(STRICT, video):
+        for alone, strict in zip(log.of(ALONE, video), log.of(STRICT, video), strict=True):
             if alone["ids"] != strict["ids"]:
                 raise NotIdentical(
                     f"strict is not the target alone on {video}: nothing was reported.\n"
                     f"  alone:  {alone['text']}\n  strict: {strict['text']}"
                 )
-    log.add(rule, video, answers)
 
 
 def start(config: dict[str, Any] | None) -> LocalServer:
@@ -118,7 +149,7 @@ def start(config: dict[str, Any] | None) -> LocalServer:
     target, draft = paths()
     arguments = [
         "--dtype", "float32", "--random-seed", "1", "--max-running-requests", str(CONCURRENT),
-        "--max-total-tokens", str(KV_TOKENS),
+        "--max-total-tokens", str(KV_TOKENS), "--prefill-max-requests", str(PREFILLS),
     ]  # fmt: skip
     if config is not None:
         arguments += ["--speculative-algorithm", "LVSPEC"]
@@ -134,8 +165,7 @@ def table_rows(
     draws = resamples(len(truths))
     whole = [rule for rule in rules if all(log.has(rule.name, t["video"]) for t in truths)]
     counts = {
-        rule.name: count(truths, [log.answers[rule.name][t["video"]] for t in truths])
-        for rule in whole
+        rule.name: count(truths, [log.of(rule.name, t["video"]) for t in truths]) for rule in whole
     }
     if ALONE not in counts or STRICT not in counts:
         return []
@@ -182,7 +212,3 @@ def _percent(row: dict[str, Any], part: str) -> str:
     bounds = row[part]["minus_alone_ci95"]
     noise = "~" if bounds is None or bounds[0] <= 0 <= bounds[1] else " "
     return f"{100 * row[part]['accuracy']:.2f}%{noise}"
-
-
-def _names(commits: set[str | None]) -> list[str]:
-    return sorted(commit or "unknown" for commit in commits)

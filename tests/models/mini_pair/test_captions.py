@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lvspec_sglang.bench import fidelity
+from lvspec_sglang.cli import main
 from lvspec_sglang.miniworld.score import Score
 from lvspec_sglang.serving import LocalServer
 from tests.e2e.prompts import VIDEO, chat, request
@@ -51,3 +55,27 @@ def test_drafts_are_accepted_and_more_of_them_when_relaxed(
     strict, paper = accepted(), accepted(custom_params={"lvspec": {"preset": "paper"}})
     assert 2.0 < strict < 6.0
     assert paper > 1.3 * strict
+
+
+def test_the_fidelity_bench_measures_the_pair(
+    pair: dict[str, LocalServer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def running(config: dict[str, Any] | None) -> contextlib.AbstractContextManager[LocalServer]:
+        return contextlib.nullcontext(pair["alone" if config is None else "lvspec"])
+
+    monkeypatch.setattr(fidelity, "start", running)
+    path = tmp_path / "fidelity.json"
+    command = ["bench", "fidelity", "--clips", "2", "--seed", "7000", "--rules", "presets"]
+    assert main([*command, "--json", str(path), "--plot", str(tmp_path / "plot.png")]) == 0
+    rows = {row["rule"]: row for row in json.loads(path.read_text())["rows"]}
+    assert {"rule", "relaxation", "accuracy", "kept", "kept_ci95", "T", "rounds", "clips"} <= (
+        rows["paper"].keys()
+    )
+    assert rows["strict"]["kept"] == 1.0 and rows["strict"]["clips"] == 2
+    assert 1.3 * rows["strict"]["T"] < rows["paper"]["T"]
+    assert rows["paper"]["kinds"]["loose"] > 0
+    assert all(row["ran_on"] == 0 for row in rows.values())
+    assert "paper" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 
 from lvspec_sglang.bench import bootstrap, fidelity, plot, tally, versus
 from lvspec_sglang.bench.answers import AnswerLog
-from lvspec_sglang.bench.conversations import choose_questions, group_of
+from lvspec_sglang.bench.conversations import chat, choose_questions, group_of
 from lvspec_sglang.bench.rules import (
     ALONE,
     DEFAULT,
@@ -23,6 +23,7 @@ from lvspec_sglang.bench.rules import (
 )
 from lvspec_sglang.cli import main
 from lvspec_sglang.config import parse_server
+from lvspec_sglang.miniworld import paths
 from lvspec_sglang.miniworld.clips import truth_of
 from lvspec_sglang.miniworld.scene import HELD_OUT, make_scene
 
@@ -118,6 +119,20 @@ def test_questions_are_one_of_negation_one_of_order_one_other(truths: list[dict[
     denied = {"kind": "exists", "value": "none", "question": "Is there a red object?"}
     doubly = {"kind": "exists", "value": "ring", "question": "Is there no red object?"}
     assert group_of(denied) == group_of(doubly) == "negation"
+
+
+def test_a_conversation_is_written_as_the_pairs_template_writes_it() -> None:
+    from transformers import AutoTokenizer
+
+    asked = [{"type": "video"}, {"type": "text", "text": "Describe it."}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": asked}]
+    turns = ["Describe it."]
+    template = AutoTokenizer.from_pretrained(paths().target).apply_chat_template
+    for _ in range(2):
+        assert chat(*turns) == template(messages, tokenize=False, add_generation_prompt=True)
+        turns += ["A ring moves.", "How many?"]
+        messages.append({"role": "assistant", "content": "A ring moves."})
+        messages.append({"role": "user", "content": [{"type": "text", "text": "How many?"}]})
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, truths: list[dict[str, Any]]) -> None:
