@@ -1,5 +1,7 @@
 """The trained pair behind the server: true captions, useful drafts, more of them when relaxed."""
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
