@@ -79,7 +79,7 @@ class Following:
             if self.kept.fell_back:
                 # The draft's KV of this video, and of what follows it, belongs to another choice.
                 self.draft.view.forget()
-            videos = frozenset(self.kept.videos(mm, spans))
+            videos = frozenset(content for content, _ in self.kept.videos(mm, spans))
             on_device = torch.tensor(ids, dtype=torch.int64).to(device)
             prompt = Prompt(on_device, kept, mm, rope_delta)
             self.by_row[row] = Followed(req, prompt, config, videos)

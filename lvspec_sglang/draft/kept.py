@@ -94,17 +94,18 @@ class KeptTokens:
             return contextlib.nullcontext()
         return self.watch.prefill(reqs, lambda req: self._new(req) if eligible(req) else None)
 
-    def videos(self, mm_inputs: Any, spans: Sequence[Span]) -> dict[Hashable, list[Span]]:
-        """The spans of each video of a prompt, by content; equal keys have equal token counts."""
+    def videos(self, mm_inputs: Any, spans: Sequence[Span]) -> list[tuple[Hashable, list[Span]]]:
+        """Content and spans of each video of a prompt; equal contents have equal token counts."""
         if isinstance(self.pruner, Whole):
-            return {}
+            return []
         found: dict[int, list[Span]] = {}
         for span in spans:
             if mm_inputs.mm_items[span.item].is_video():
                 found.setdefault(span.item, []).append(span)
-        return {
-            (mm_inputs.mm_items[item].hash, _tokens(parts)): parts for item, parts in found.items()
-        }
+        return [
+            ((mm_inputs.mm_items[item].hash, _tokens(parts)), parts)
+            for item, parts in found.items()
+        ]
 
     def positions(
         self, req: Any, spans: Sequence[Span], length: int, pinned: Collection[Hashable]
@@ -117,9 +118,9 @@ class KeptTokens:
         """
         self.fell_back = False
         mask = torch.ones(length, dtype=torch.int32, device=self.device)
-        count = length
+        total = length
         mm_inputs = req.multimodal_inputs
-        for key, parts in self.videos(mm_inputs, spans).items():
+        for key, parts in self.videos(mm_inputs, spans):
             where = torch.cat([torch.arange(p.start, p.stop, device=self.device) for p in parts])
             kept = self.table.get(key)
             if kept is None:
@@ -127,8 +128,8 @@ class KeptTokens:
                 self.table.put(key, len(where), kept, pinned)
             mask[where] = 0
             mask[where[kept]] = 1
-            count -= len(where) - len(kept)
-        return mask.topk(count).indices.sort().values
+            total -= len(where) - len(kept)
+        return mask.topk(total).indices.sort().values
 
     def _choose(self, rid: str, item: Any, where: torch.Tensor) -> torch.Tensor:
         grid = self.family.grid(item, len(where))
@@ -152,9 +153,7 @@ class KeptTokens:
             return None
         spans = self.family.spans(mm_inputs)
         new = [
-            parts[0].start
-            for key, parts in self.videos(mm_inputs, spans).items()
-            if key not in self.table
+            parts[0].start for key, parts in self.videos(mm_inputs, spans) if key not in self.table
         ]
         if not new or min(new) < req.prefix_len:
             return None

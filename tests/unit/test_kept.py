@@ -165,6 +165,15 @@ def test_pictures_and_text_are_kept_whole() -> None:
     assert len([p for p in chosen if 30 <= p < 50]) == 5
 
 
+def test_the_same_video_twice_in_a_prompt_is_pruned_twice() -> None:
+    kept = make("uniform", 0.25, Target())
+    twice = request("a", 0, list(range(60)), [Span(0, 5, 25, 0), Span(1, 30, 50, 0)], [4, 4])
+    chosen = choose(kept, twice)
+    first = [p - 5 for p in chosen if 5 <= p < 25]
+    assert first == [p - 30 for p in chosen if 30 <= p < 50]
+    assert len(first) == 5
+
+
 def test_a_video_in_two_spans_is_one_choice() -> None:
     kept = make("uniform", 0.25, Target())
     split = request("a", 0, list(range(60)), [Span(0, 5, 25, 0), Span(0, 30, 50, 20)], [4])
