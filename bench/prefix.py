@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import json
 import statistics
 import tempfile
 import time
@@ -22,7 +23,8 @@ from lvspec_sglang.serving import LocalServer
 
 LENGTHS = (256, 1024, 4096, 16384)
 TOKENS_PER_FRAME = 32  # of a 224 x 224 clip: 64 a pair of frames
-SHARES = (0.5, 0.25, 0.1, 0.05)
+SHARES = (0.1, 0.25, 0.5, 0.05)
+GUIDES = ("uniform", "verifier", "unbiased")
 USERS = 8
 COMMON = ("--dtype", "float32", "--random-seed", "1", "--enable-metrics")
 PREFILLED, ENCODED = "lvspec_draft_prefill_tokens_total", "lvspec_draft_encodes_total"
@@ -130,22 +132,28 @@ def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, An
     """Accepted drafts a round of captions, by pruner and share, strict and relaxed; mini pair."""
     target, draft = paths()
     truths = write_clips(arguments.clips, arguments.seed, 0, folder)
-    configs = [("none", 1.0)]
-    configs += [(pruner, keep) for keep in SHARES for pruner in ("uniform", "verifier", "unbiased")]
-    rows = []
-    for pruner, keep in configs:
-        server = lvspec(target, draft, f'{{"pruning": "{pruner}", "keep": {keep}}}')
-        with serving(server):
-            row: dict[str, Any] = {"pruning": pruner, "keep": keep, "clips": len(truths)}
-            for preset in ("strict", "paper"):
-                caption = functools.partial(_caption, server, preset)
-                with ThreadPoolExecutor(4) as pool:
-                    metas = list(pool.map(caption, truths))
-                accepted = sum(meta["spec_num_correct_drafts"] for meta in metas)
-                row[f"T_{preset}"] = accepted / sum(meta["spec_verify_ct"] for meta in metas)
-        print(row, flush=True)
-        rows.append(row)
+    configs = [{"pruning": "none", "keep": 1.0}]
+    configs += [{"pruning": name, "keep": keep} for keep in SHARES for name in GUIDES]
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(configs), 2):
+        pair = configs[start : start + 2]
+        servers = [lvspec(target, draft, json.dumps(config)) for config in pair]
+        with serving(*servers), ThreadPoolExecutor(len(pair)) as pool:
+            for row in pool.map(lambda server: _accepted(server, truths), servers):
+                rows.append({**configs[len(rows)], **row})
+                print(rows[-1], flush=True)
     return rows
+
+
+def _accepted(server: LocalServer, truths: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean accepted drafts a round, without the bonus token, of each preset."""
+    means = {}
+    for preset in ("strict", "paper"):
+        with ThreadPoolExecutor(4) as pool:
+            metas = list(pool.map(functools.partial(_caption, server, preset), truths))
+        accepted = sum(meta["spec_num_correct_drafts"] for meta in metas)
+        means[f"T_{preset}"] = accepted / sum(meta["spec_verify_ct"] for meta in metas)
+    return {"clips": len(truths), **means}
 
 
 def _caption(server: LocalServer, preset: str, truth: dict[str, Any]) -> dict[str, Any]:
