@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from lvspec_sglang import tiny
-from lvspec_sglang.bench.conversations import CAPTION_TOKENS, chat, write_clips
+from lvspec_sglang.bench.conversations import CAPTION_TOKENS, chat
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.traffic import Traffic
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.miniworld import paths
+from lvspec_sglang.miniworld.clips import write_clip as write_scene
+from lvspec_sglang.miniworld.scene import HELD_OUT
 from lvspec_sglang.serving import LocalServer
 
 LENGTHS = (256, 1024, 4096, 16384)
@@ -131,7 +133,7 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
 def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Accepted drafts a round of captions, by pruner and share, strict and relaxed; mini pair."""
     target, draft = paths()
-    truths = write_clips(arguments.clips, arguments.seed, 0, folder)
+    truths = _scenes(arguments.clips, arguments.seed, folder)
     configs = [{"pruning": "none", "keep": 1.0}]
     configs += [{"pruning": name, "keep": keep} for keep in SHARES for name in GUIDES]
     rows: list[dict[str, Any]] = []
@@ -174,10 +176,10 @@ def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     servers = {"alone": LocalServer(target, *COMMON), "lvspec": lvspec(target, draft, "{}")}
     seen: dict[tuple[str, int], list[dict[str, float]]] = {}
     with serving(*servers.values()):
-        warm = write_clips(1, arguments.seed + arguments.clips, 0, folder)[0]
+        warm = _scenes(1, arguments.seed + arguments.clips, folder)[0]
         for server in servers.values():
             ask(server, warm["path"], 40, "warm up")
-        for truth in write_clips(arguments.clips, arguments.seed, 0, folder):
+        for truth in _scenes(arguments.clips, arguments.seed, folder):
             questions = [truth["caption_prompt"], *(q["question"] for q in truth["questions"][:4])]
             said: list[str] = []
             for number, question in enumerate(questions):
@@ -213,7 +215,7 @@ def users(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     server = lvspec(target, draft, "{}")
     rows = []
     with serving(server):
-        for truth in write_clips(arguments.clips, arguments.seed, 0, folder):
+        for truth in _scenes(arguments.clips, arguments.seed, folder):
             asked = [f"{number}: {truth['caption_prompt']}" for number in range(USERS)]
             before = server.counters()
             with ThreadPoolExecutor(USERS) as pool:
@@ -270,6 +272,12 @@ def _long_clip(folder: Path, frames: int, seed: int) -> Path:
     if not path.exists():
         write_clip(path, moving_square(frames, seed, 224, 224), fps=2)
     return path
+
+
+def _scenes(clips: int, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """Held-out clips of the mini world: the truth of each, with its ``path``."""
+    truths = [write_scene(HELD_OUT + number, folder) for number in range(seed, seed + clips)]
+    return [truth | {"path": folder / truth["video"]} for truth in truths]
 
 
 def _medians(rows: Sequence[dict[str, float]]) -> dict[str, float]:
