@@ -75,11 +75,16 @@ def loose(relevance: str, ratios: Iterable[float], floors: Iterable[float] = (0.
     """Loose acceptance by a scorer: a curve of ratios for each plausibility floor."""
     rules = []
     for floor in floors:
-        family = relevance + f" floor {floor}" * bool(floor)
+        family = curve_name(relevance, floor)
         for ratio in ratios:
             request = {"loose_ratio": ratio, "floor": floor}
             rules.append(Rule(f"{family} {ratio}", family, {"relevance": relevance}, request))
     return rules
+
+
+def curve_name(relevance: str, floor: float) -> str:
+    """The family of a scorer's curve at a plausibility floor."""
+    return relevance + f" floor {floor}" * bool(floor)
 
 
 def curves(ratios: Iterable[float], floors: Iterable[float]) -> list[Rule]:
