@@ -87,7 +87,7 @@ def test_rules_of_a_file_and_the_messages_about_it(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(ValueError, match="write a JSON list"):
         chosen(str(path))
-    with pytest.raises(ValueError, match="one of presets, quick"):
+    with pytest.raises(ValueError, match="one of main, presets"):
         chosen("nothing")
 
 
@@ -189,6 +189,8 @@ def test_rows_and_table(tmp_path: Path, truths: list[dict[str, Any]]) -> None:
     assert guided["over_random"]["kept"] == pytest.approx(expected)
     lines = list(table.lines(rows))
     assert len(lines) == 1 + len(rows)
+    assert "below 98%" in fidelity.warnings(rows)[0]
+    assert not fidelity.warnings([{"rule": ALONE, "accuracy": 0.995}])
     ran_on = sum(1 + len(truth["asked"]) for truth in truths[::2])
     assert "better" in lines[3] and lines[4].rstrip().endswith(f" {ran_on}")
     assert json.loads(json.dumps(rows, allow_nan=False))
