@@ -42,6 +42,13 @@ def held_out_clips(
     return truths
 
 
+def write_clips(count: int, seed: int, questions: int, folder: Path) -> list[dict[str, Any]]:
+    """The same with the files written, ``path`` the path of one."""
+    with ThreadPoolExecutor(1) as writer:
+        truths = held_out_clips(count, seed, questions, folder, writer)
+    return [truth | {"path": truth["path"].result()} for truth in truths]
+
+
 def _write(scene: Scene, path: Path) -> Path:
     write_mp4(scene, path)
     return path

@@ -6,12 +6,12 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from lvspec_sglang.bench import plot
+from lvspec_sglang.bench import plot, table
 from lvspec_sglang.bench.answers import AnswerLog
 from lvspec_sglang.bench.bootstrap import resamples
 from lvspec_sglang.bench.conversations import (
@@ -23,10 +23,12 @@ from lvspec_sglang.bench.conversations import (
 )
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.rules import ALONE, STRICT, Rule, chosen
-from lvspec_sglang.bench.tally import PARTS, count, figures, geometric
+from lvspec_sglang.bench.tally import count, figures, geometric
 from lvspec_sglang.bench.versus import compare
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.serving import LocalServer
+
+SOUND = 0.98
 
 
 class NotIdentical(ValueError):
@@ -55,12 +57,15 @@ def run(arguments: argparse.Namespace) -> None:
         record = new_record("fidelity") | {
             "pair": "mini",
             "dtype": "float32",
+            "concurrent": CONCURRENT,
+            "servers": [],
             **{key: getattr(arguments, key) for key in ("clips", "seed", "questions")},
         }
 
         def report() -> None:
             record["commits"] = sorted(commit or "unknown" for commit in log.commits)
             record["rows"] = table_rows(rules, truths, log)
+            record["warnings"] = warnings(record["rows"])
             write_record(path, record)
 
         stop = threading.Event()
@@ -68,14 +73,17 @@ def run(arguments: argparse.Namespace) -> None:
             runs = [pool.submit(_measure, *group, truths, log, stop) for group in servers(rules)]
             try:
                 for done in as_completed(runs):
-                    done.result()
+                    if (timing := done.result()) is not None:
+                        record["servers"].append(timing)
                     report()
             except BaseException:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
         report()
-        print("\n".join(table(record["rows"])))
+        for warning in record["warnings"]:
+            print(f"WARNING: {warning}")
+        print("\n".join(table.lines(record["rows"])))
         if arguments.plot is not None:
             plot.draw(record, arguments.plot)
 
@@ -96,7 +104,7 @@ def _measure(
     truths: list[dict[str, Any]],
     log: AnswerLog,
     stop: threading.Event,
-) -> None:
+) -> dict[str, Any] | None:
     """Hold every conversation of ``rules`` that the log lacks, on one server of their own.
 
     A clip's rules run side by side, so that they share its prompt in the radix cache.
@@ -111,7 +119,8 @@ def _measure(
         if not log.has(rule.name, truth["video"])
     ]
     if not jobs:
-        return
+        return None
+    compared = {rule.name for rule in rules if rule.strict}
     name = "target alone" if config is None else json.dumps(config)
     print(f"{name}: {len(jobs)} conversations of {len(rules)} rules", flush=True)
     began = time.monotonic()
@@ -119,7 +128,9 @@ def _measure(
     def keep(rule: str, truth: dict[str, Any], answers: list[dict[str, Any]]) -> None:
         if stop.is_set():
             raise CancelledError
-        _keep(log, rule, truth, answers)
+        log.add(rule, truth["video"], answers)
+        if rule in compared:
+            check_identical(log, rule, truth["video"])
 
     with start(config) as server:
         ready = time.monotonic()
@@ -130,18 +141,23 @@ def _measure(
         f"up after {ready - began:.0f} s",
         flush=True,
     )
+    return {"config": config, "conversations": len(jobs), "seconds": round(seconds, 1)}
 
 
-def _keep(log: AnswerLog, rule: str, truth: dict[str, Any], answers: list[dict[str, Any]]) -> None:
-    video = truth["video"]
-    log.add(rule, video, answers)
-    if rule in (ALONE, STRICT) and log.has(ALONE, video) and log.has(STRICT, video):
-        for alone, strict in zip(log.of(ALONE, video), log.of(STRICT, video), strict=True):
-            if alone["ids"] != strict["ids"]:
-                raise NotIdentical(
-                    f"strict is not the target alone on {video}: nothing was reported.\n"
-                    f"  alone:  {alone['text']}\n  strict: {strict['text']}"
-                )
+def check_identical(log: AnswerLog, rule: str, video: str) -> None:
+    """Compare a strict rule's answers with the target's own, once the log has both.
+
+    Raises:
+        NotIdentical: a token differs.
+    """
+    if not (log.has(ALONE, video) and log.has(rule, video)):
+        return
+    for alone, strict in zip(log.of(ALONE, video), log.of(rule, video), strict=True):
+        if alone["ids"] != strict["ids"]:
+            raise NotIdentical(
+                f"{rule} is not the target alone on {video}: nothing was reported.\n"
+                f"  alone:  {alone['text']}\n  strict: {strict['text']}"
+            )
 
 
 def start(config: dict[str, Any] | None) -> LocalServer:
@@ -158,10 +174,28 @@ def start(config: dict[str, Any] | None) -> LocalServer:
     return LocalServer(target, *arguments)
 
 
+def warnings(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What is suspicious about a run: the pair's target alone is nearly always right."""
+    return [
+        f"the target alone is right in {row['accuracy']:.2%} of facts, below {SOUND:.0%}: is it"
+        " asked as it was trained?"
+        for row in rows
+        if row["rule"] == ALONE and row["accuracy"] < SOUND
+    ]
+
+
 def table_rows(
     rules: Sequence[Rule], truths: list[dict[str, Any]], log: AnswerLog
 ) -> list[dict[str, Any]]:
-    """A row for every rule that has answered about every clip."""
+    """A row for every rule that has answered about every clip.
+
+    Raises:
+        NotIdentical: strict answers are not the target's.
+    """
+    for rule in rules:
+        if rule.strict:
+            for truth in truths:
+                check_identical(log, rule.name, truth["video"])
     draws = resamples(len(truths))
     whole = [rule for rule in rules if all(log.has(rule.name, t["video"]) for t in truths)]
     counts = {
@@ -181,34 +215,3 @@ def table_rows(
             )
         rows.append({"rule": rule.name, "family": rule.family, "relaxation": meaning, **row})
     return rows
-
-
-def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The table's lines: percent, ``~`` where a difference to the target is within the noise."""
-    wide = max((len(row["rule"]) for row in rows), default=4)
-    yield (
-        f"{'rule':{wide}}      T  /strict  accuracy    kept  (95 % CI)           "
-        f"{'  '.join(f'{part:>9}' for part in PARTS)}  over random at T    ran on"
-    )
-    for row in rows:
-        low, high = row["kept_ci95"]
-        noise = "~" if row["kept_within_noise"] else " "
-        length = f"{'-':>7}  {'-':>7}"
-        if row["T"] is not None:
-            length = f"{row['T']:7.2f}  {row['T_to_strict']:6.2f}x"
-        parts = "  ".join(f"{_percent(row, part):>9}" for part in PARTS)
-        over = row.get("over_random")
-        margin = "" if over is None else f"{100 * over['kept']:+.2f} {over['verdict']}"
-        yield (
-            f"{row['rule']:{wide}}{length}  {100 * row['accuracy']:7.2f}%  "
-            f"{100 * row['kept']:6.2f}%{noise}({100 * low:6.2f}, {100 * high:6.2f})  "
-            f"{parts}  {margin:18}  {row['ran_on']:4}"
-        )
-
-
-def _percent(row: dict[str, Any], part: str) -> str:
-    if part not in row:
-        return "-"
-    bounds = row[part]["minus_alone_ci95"]
-    noise = "~" if bounds is None or bounds[0] <= 0 <= bounds[1] else " "
-    return f"{100 * row[part]['accuracy']:.2f}%{noise}"

@@ -9,9 +9,11 @@ from typing import Any
 from lvspec_sglang.config import (
     GUARDS,
     PRESETS,
+    PRUNERS,
     QUERIES,
     SCORERS,
     LVSpecConfig,
+    RelaxConfig,
     parse_request,
     parse_server,
 )
@@ -55,6 +57,12 @@ class Rule:
         }
         return dict(json.loads(json.dumps(meaning)))
 
+    @property
+    def strict(self) -> bool:
+        """Whether its answers must be the target's own, token for token."""
+        meaning = self.meaning()
+        return meaning is not None and RelaxConfig(**meaning["relax"]).strict
+
 
 def baselines() -> list[Rule]:
     """What every run measures: the target alone, and strict verification."""
@@ -75,11 +83,16 @@ def loose(relevance: str, ratios: Iterable[float], floors: Iterable[float] = (0.
     """Loose acceptance by a scorer: a curve of ratios for each plausibility floor."""
     rules = []
     for floor in floors:
-        family = relevance + f" floor {floor}" * bool(floor)
+        family = curve_name(relevance, floor)
         for ratio in ratios:
             request = {"loose_ratio": ratio, "floor": floor}
             rules.append(Rule(f"{family} {ratio}", family, {"relevance": relevance}, request))
     return rules
+
+
+def curve_name(relevance: str, floor: float) -> str:
+    """The family of a scorer's curve at a plausibility floor."""
+    return relevance + f" floor {floor}" * bool(floor)
 
 
 def curves(ratios: Iterable[float], floors: Iterable[float]) -> list[Rule]:
@@ -146,9 +159,32 @@ def queries(ratios: Iterable[float]) -> list[Rule]:
     ]
 
 
+def pruned(ratio: float) -> list[Rule]:
+    """Every way to prune the draft's video tokens, strict and loose."""
+    return [
+        Rule(f"{name} pruning {pruning}", f"{name} by pruning", {"pruning": pruning}, request)
+        for pruning in PRUNERS
+        for name, request in (
+            (STRICT, {"preset": "strict"}),
+            (f"{DEFAULT} {ratio}", {"loose_ratio": ratio}),
+        )
+    ]
+
+
+def main() -> list[Rule]:
+    """The presets, FLy, and the default's and the control's curves at each preset's floor."""
+    floors = sorted({relax.floor for relax in PRESETS.values()})
+    return [
+        *presets(),
+        *fly(),
+        *(rule for scorer in (DEFAULT, "random") for rule in loose(scorer, RATIOS[1:], floors)),
+    ]
+
+
 def named_sets() -> dict[str, list[Rule]]:
     """Every set that ``--rules`` takes; each run measures the baselines too."""
     sets = {
+        "main": main(),
         "presets": [*presets(), *fly()],
         "quick": [*presets(), *fly(), *curves((0.5, 0.7), (0.0,))],
         "relevance": curves(RATIOS, (0.0,)),
@@ -157,6 +193,7 @@ def named_sets() -> dict[str, list[Rule]]:
         "query": queries((0.5, 0.7)),
         "layers": layers(0.7),
         "guards": guards(0.7),
+        "pruning": pruned(0.7),
     }
     sets["all"] = [rule for rules in sets.values() for rule in rules]
     return sets

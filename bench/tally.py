@@ -1,6 +1,7 @@
 """Counts a clip out of answers, and a row of figures out of counts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +20,11 @@ class Counts(NamedTuple):
 
     Attributes:
         right, facts: by part of the conversation.
-        accepted, rounds: drafted tokens accepted, and verify forwards.
-        tokens, forwards: tokens written, and the target's forwards for them.
-        ran_on, answers: answers that never ended by themselves, and all.
+        accepted: drafted tokens that stand in the answers.
+        host_accepted: the host's count, with those drafted and accepted after an answer's end.
+        rounds: verify forwards.
+        tokens: tokens of the answers.
+        ran_on, answers: answers that did not end by themselves, and all.
         parsed: answers that state all they have to.
         kinds: tokens by the name of their ``Kind``.
     """
@@ -29,6 +32,7 @@ class Counts(NamedTuple):
     right: dict[str, np.ndarray]
     facts: dict[str, np.ndarray]
     accepted: np.ndarray
+    host_accepted: np.ndarray
     rounds: np.ndarray
     tokens: np.ndarray
     ran_on: np.ndarray
@@ -59,22 +63,23 @@ def count(truths: Sequence[dict[str, Any]], answers: Sequence[list[dict[str, Any
             right[part][clip], facts[part][clip] = score.right, score.facts
             parsed[clip] += score.parsed
 
-    def total(key: str) -> np.ndarray:
-        return np.array([sum(answer[key] for answer in clip) for clip in answers], float)
+    def each(value: Callable[[dict[str, Any]], int]) -> np.ndarray:
+        return np.array([sum(value(answer) for answer in clip) for clip in answers], float)
+
+    def kind(kind: Kind) -> np.ndarray:
+        return each(lambda answer: answer["kinds"].get(kind.name.lower(), 0))
 
     return Counts(
         right=right,
         facts=facts,
-        accepted=total("accepted"),
-        rounds=total("rounds"),
-        tokens=total("tokens"),
-        ran_on=total("ran_on"),
-        answers=np.array([len(clip) for clip in answers], float),
+        accepted=kind(Kind.MATCH) + kind(Kind.LOOSE) + kind(Kind.SHIFT),
+        host_accepted=each(itemgetter("accepted")),
+        rounds=each(itemgetter("rounds")),
+        tokens=each(itemgetter("tokens")),
+        ran_on=each(itemgetter("ran_on")),
+        answers=each(lambda answer: 1),
         parsed=parsed,
-        kinds={
-            name: sum(answer["kinds"].get(name, 0) for clip in answers for answer in clip)
-            for name in (kind.name.lower() for kind in Kind)
-        },
+        kinds={name.name.lower(): int(kind(name).sum()) for name in Kind},
     )
 
 
@@ -82,7 +87,8 @@ def figures(counts: Counts, alone: Counts, strict: Counts, draws: np.ndarray) ->
     """A rule's figures against the target alone on the same clips.
 
     ``kept`` is the share of the target's accuracy; ``kept_within_noise`` says whether it differs
-    from 1 by less than the noise; ``T`` is drafted tokens accepted a round, without the bonus.
+    from 1 by less than the noise. ``T`` is the drafted tokens a round that stand in the answer,
+    without the bonus; ``T_host`` counts also those accepted after the answer's end.
     """
     kept = kept_samples(counts, alone, draws)
     row: dict[str, Any] = {
@@ -90,7 +96,8 @@ def figures(counts: Counts, alone: Counts, strict: Counts, draws: np.ndarray) ->
         "kept": _kept(counts.all_right, counts.all_facts, alone.all_right, alone.all_facts),
         "kept_ci95": interval(kept),
         "kept_within_noise": not differs(kept, np.ones_like(kept)),
-        "T": _share(counts.accepted, counts.rounds) if counts.rounds.any() else None,
+        "T": None,
+        "T_host": None,
         "T_ci95": interval(ratios(draws, counts.accepted, counts.rounds)),
         "rounds": int(counts.rounds.sum()),
         "clips": len(counts.rounds),
@@ -100,7 +107,9 @@ def figures(counts: Counts, alone: Counts, strict: Counts, draws: np.ndarray) ->
         "tokens": int(counts.tokens.sum()),
         "kinds": counts.kinds,
     }
-    if counts.rounds.any() and strict.rounds.any():
+    if counts.rounds.any():
+        row["T"] = _share(counts.accepted, counts.rounds)
+        row["T_host"] = _share(counts.host_accepted, counts.rounds)
         row["T_to_strict"] = row["T"] / _share(strict.accepted, strict.rounds)
     for part in [part for part in PARTS if counts.facts[part].any()]:
         samples = ratios(draws, counts.right[part], counts.facts[part])

@@ -1,53 +1,64 @@
 """A rule against the random control at equal T."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from lvspec_sglang.bench.bootstrap import interval, ratios
-from lvspec_sglang.bench.rules import ALONE, STRICT, Rule
+from lvspec_sglang.bench.rules import ALONE, DEFAULT, STRICT, Rule, curve_name
 from lvspec_sglang.bench.tally import Counts, kept_samples
-
-CONTROL = "random"
+from lvspec_sglang.config import PRESETS
 
 
 def compare(
     rule: Rule, rules: Sequence[Rule], counts: Mapping[str, Counts], draws: np.ndarray
 ) -> dict[str, Any]:
-    """``over_random``: kept minus the control's at the same T, with interval and verdict.
+    """Kept minus a control's kept at the same T, with interval and verdict.
 
-    The control is random relaxation of the same plausibility floor where the run has it, and
-    without a floor otherwise; strict verification is the start of its curve. Empty where the
-    control's curve does not reach the rule's T.
+    ``over_random`` of a guided rule: against random relaxation. ``over_default`` of FLy: against
+    the default scorer. The control has the rule's plausibility floor, or that of the preset
+    ``balanced``, where the run has such a curve, and none otherwise; strict verification is where
+    it begins. Left out where the control does not reach the rule's T.
     """
-    if rule.server is None or rule.name == STRICT or rule.family.startswith(CONTROL):
+    meaning = rule.meaning()
+    if meaning is None or meaning["relax"] == asdict(PRESETS[STRICT]):
         return {}
+    found = {}
+    if meaning["relevance"] != "random":
+        found["over_random"] = _against(
+            "random", meaning["relax"]["floor"], rule, rules, counts, draws
+        )
+    if meaning["relax"]["rule"] == "fly":
+        floor = PRESETS["balanced"].floor if "balanced" in PRESETS else 0.0
+        found["over_default"] = _against(DEFAULT, floor, rule, rules, counts, draws)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _against(
+    scorer: str,
+    floor: float,
+    rule: Rule,
+    rules: Sequence[Rule],
+    counts: Mapping[str, Counts],
+    draws: np.ndarray,
+) -> dict[str, Any] | None:
     families = {member.family for member in rules}
-    _, word, floor = rule.family.partition(" floor ")
-    family = f"{CONTROL}{word}{floor}"
-    family = family if family in families else CONTROL
-    curve = [member.name for member in rules if member.family == family]
+    family = curve_name(scorer, floor) if curve_name(scorer, floor) in families else scorer
+    curve = [counts[member.name] for member in rules if member.family == family]
     if not curve:
-        return {}
-    curve.insert(0, STRICT)
-    alone = counts[ALONE]
-    once = np.ones((1, draws.shape[1]))
-    point = _over(counts[rule.name], [counts[name] for name in curve], alone, once)
+        return None
+    curve.append(counts[STRICT])
+    own, alone = counts[rule.name], counts[ALONE]
+    point = _over(own, curve, alone, np.ones((1, draws.shape[1])))
     if np.isnan(point).any():
-        return {}
-    samples = _over(counts[rule.name], [counts[name] for name in curve], alone, draws)
+        return None
+    samples = _over(own, curve, alone, draws)
     bounds = interval(samples[~np.isnan(samples)])
     assert bounds is not None
     verdict = "better" if bounds[0] > 0 else "worse" if bounds[1] < 0 else "noise"
-    return {
-        "over_random": {
-            "control": family,
-            "kept": float(point[0]),
-            "ci95": bounds,
-            "verdict": verdict,
-        }
-    }
+    return {"control": family, "kept": float(point[0]), "ci95": bounds, "verdict": verdict}
 
 
 def _over(own: Counts, curve: Sequence[Counts], alone: Counts, draws: np.ndarray) -> np.ndarray:

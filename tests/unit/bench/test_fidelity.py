@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lvspec_sglang.bench import bootstrap, fidelity, plot, tally, versus
+from lvspec_sglang.bench import bootstrap, fidelity, plot, table, tally, versus
 from lvspec_sglang.bench.answers import AnswerLog
 from lvspec_sglang.bench.conversations import chat, choose_questions, group_of
 from lvspec_sglang.bench.rules import (
@@ -45,7 +45,7 @@ def answered(truth: dict[str, Any], accepted: int, wrong: bool) -> list[dict[str
         "tokens": 20,
         "ran_on": wrong,
         "rounds": 4 * (accepted > 0),
-        "accepted": accepted,
+        "accepted": accepted + 1,
     }
     return [{"text": text, "kinds": {"match": accepted, "target": 3}, **more} for text in texts]
 
@@ -87,7 +87,7 @@ def test_rules_of_a_file_and_the_messages_about_it(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(ValueError, match="write a JSON list"):
         chosen(str(path))
-    with pytest.raises(ValueError, match="one of presets, quick"):
+    with pytest.raises(ValueError, match="one of main, presets"):
         chosen("nothing")
 
 
@@ -160,9 +160,10 @@ def test_strict_answers_other_than_the_targets_end_the_run(
     log = logged(tmp_path / "run.jsonl", truths[:1], [(baselines()[0], 0, False)])
     other = answered(truths[0], 8, False)
     other[-1]["ids"] = "another"
-    with pytest.raises(fidelity.NotIdentical, match="strict is not the target alone"):
-        fidelity._keep(log, STRICT, truths[0], other)
+    log.add(STRICT, truths[0]["video"], other)
     log.close()
+    with pytest.raises(fidelity.NotIdentical, match="strict is not the target alone"):
+        fidelity.table_rows(baselines(), truths[:1], log)
 
 
 def test_rows_and_table(tmp_path: Path, truths: list[dict[str, Any]]) -> None:
@@ -176,7 +177,7 @@ def test_rows_and_table(tmp_path: Path, truths: list[dict[str, Any]]) -> None:
     log.close()
     by_rule = {row["rule"]: row for row in rows}
     assert by_rule[ALONE]["T"] is None
-    assert by_rule[STRICT]["T"] == 2.0
+    assert by_rule[STRICT]["T"] == 2.0 and by_rule[STRICT]["T_host"] == 2.25
     assert by_rule[STRICT]["kept"] == 1.0 and by_rule[STRICT]["kept_within_noise"]
     guided, control = by_rule["attention 0.5"], by_rule["random 0.5"]
     assert guided["T"] == 4.0 and guided["T_to_strict"] == 2.0 and guided["kept_ci95"] == (1.0, 1.0)
@@ -186,8 +187,10 @@ def test_rows_and_table(tmp_path: Path, truths: list[dict[str, Any]]) -> None:
     # At two thirds of the way from strict (T 2) to the control (T 5) by a straight line.
     expected = (1 - control["kept"]) * 2 / 3
     assert guided["over_random"]["kept"] == pytest.approx(expected)
-    lines = list(fidelity.table(rows))
+    lines = list(table.lines(rows))
     assert len(lines) == 1 + len(rows)
+    assert "below 98%" in fidelity.warnings(rows)[0]
+    assert not fidelity.warnings([{"rule": ALONE, "accuracy": 0.995}])
     ran_on = sum(1 + len(truth["asked"]) for truth in truths[::2])
     assert "better" in lines[3] and lines[4].rstrip().endswith(f" {ran_on}")
     assert json.loads(json.dumps(rows, allow_nan=False))
