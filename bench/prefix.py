@@ -105,7 +105,10 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     target = tiny.write_qwen2_5_vl(folder / "target", tiny.TARGET, seed=1)
     draft = tiny.write_qwen2_5_vl(folder / "draft", tiny.DRAFT, seed=3)
     rows = []
-    for config in ('{"pruning": "none"}', '{"pruning": "uniform", "keep": 0.1}'):
+    for config in (
+        '{"pruning": "none"}',
+        '{"pruning": "uniform", "keep": 0.1, "keep_at_least": 1}',
+    ):
         server = lvspec(target, draft, config, "--max-total-tokens", "65536")
         with serving(server):
             ask(server, _long_clip(folder, 8, 0), 24, "warm up", ignore_eos=True)
@@ -135,7 +138,9 @@ def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, An
     target, draft = paths()
     truths = _scenes(arguments.clips, arguments.seed, folder)
     configs = [{"pruning": "none", "keep": 1.0}]
-    configs += [{"pruning": name, "keep": keep} for keep in SHARES for name in GUIDES]
+    configs += [
+        {"pruning": name, "keep": keep, "keep_at_least": 1} for keep in SHARES for name in GUIDES
+    ]
     rows: list[dict[str, Any]] = []
     for start in range(0, len(configs), 2):
         pair = configs[start : start + 2]
@@ -244,8 +249,8 @@ def traffic(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     near = tiny.write_perturbed(target, folder / "near", noise=0.02, seed=2)
     alone = LocalServer(target, *COMMON)
     server = lvspec(
-        target, near, '{"pruning": "verifier", "keep": 0.25}', "--max-total-tokens", "3000",
-        "--chunked-prefill-size", "128",
+        target, near, '{"pruning": "verifier", "keep": 0.25, "keep_at_least": 1}',
+        "--max-total-tokens", "3000", "--chunked-prefill-size", "128",
     )  # fmt: skip
     server.env.update(LVSPEC_CHECK_DRAFT_KV="1", LVSPEC_POISON_DRAFT_KV="1")
     clips = [_long_clip(folder, 8 + 8 * number, number) for number in range(5)]

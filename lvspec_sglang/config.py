@@ -46,6 +46,14 @@ def _within(name: str, value: Any, low: float, high: float) -> None:
         raise ValueError(f"{name} {value!r}: from {low} to {high}")
 
 
+def _whole_number(name: str, value: Any, most: int | None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not whole or (most is not None and value > most):
+        raise ValueError(
+            f"{name} {value!r}: a whole number from 0" + (f" to {most}" if most else "")
+        )
+
+
 @dataclass(frozen=True)
 class RelaxConfig:
     """How far a request's verification is relaxed.
@@ -70,10 +78,7 @@ class RelaxConfig:
         _within("loose_ratio", self.loose_ratio, 0.0, 1.0)
         _within("floor", self.floor, 0.0, 1.0)
         for name in ("draft_shift", "target_shift"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ValueError(f"{name} {value!r}: a whole number from 0 to {MAX_SHIFT}")
-            _within(name, value, 0, MAX_SHIFT)
+            _whole_number(name, getattr(self, name), MAX_SHIFT)
 
     @property
     def strict(self) -> bool:
@@ -104,6 +109,8 @@ class LVSpecConfig:
         guards: word classes never relaxed, beside stop and special tokens.
         pruning: how the draft's video tokens are chosen, or ``none`` to keep them all.
         keep: share of a video's tokens that the draft keeps, above 0.
+        keep_at_least: tokens of a video that are kept in any case; a shorter one is kept whole,
+            as there is next to nothing to save.
     """
 
     relax: RelaxConfig = field(default_factory=RelaxConfig)
@@ -113,6 +120,7 @@ class LVSpecConfig:
     guards: tuple[str, ...] = GUARDS
     pruning: str = "verifier"
     keep: float = 0.1
+    keep_at_least: int = 512
 
     def __post_init__(self) -> None:
         _one_of("relevance", self.relevance, SCORERS)
@@ -121,6 +129,7 @@ class LVSpecConfig:
         _within("keep", self.keep, 0.0, 1.0)
         if self.keep == 0:
             raise ValueError("keep 0: above 0, up to 1; for example 0.1")
+        _whole_number("keep_at_least", self.keep_at_least, None)
         for guard in self.guards:
             _one_of("guards", guard, GUARDS)
         for layer in self.layers:

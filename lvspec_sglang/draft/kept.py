@@ -71,6 +71,7 @@ class KeptTokens:
         """Choose as ``config`` says for the target ``runner``, whose pools exist."""
         self.pruner: Pruner = PRUNERS[config.pruning]()
         self.keep = config.keep
+        self.at_least = config.keep_at_least
         self.family = family
         # A video that the radix cache still holds was used more recently than any of as many
         # tokens as the pool has slots; twice that is never forgotten before it is evicted.
@@ -95,7 +96,7 @@ class KeptTokens:
         return self.watch.prefill(reqs, lambda req: self._new(req) if eligible(req) else None)
 
     def videos(self, mm_inputs: Any, spans: Sequence[Span]) -> list[tuple[Hashable, list[Span]]]:
-        """Content and spans of each video of a prompt; equal contents have equal token counts."""
+        """Content and spans of each video to prune; equal contents have equal token counts."""
         if isinstance(self.pruner, Whole):
             return []
         found: dict[int, list[Span]] = {}
@@ -105,6 +106,7 @@ class KeptTokens:
         return [
             ((mm_inputs.mm_items[item].hash, _tokens(parts)), parts)
             for item, parts in found.items()
+            if _tokens(parts) > self.at_least
         ]
 
     def positions(
@@ -144,7 +146,8 @@ class KeptTokens:
                 # Each rank has seen its own heads; all must choose alike.
                 scores = group.broadcast(group.all_reduce(scores), src=0)
         count("choices", pruner=type(pruner).__name__)
-        return pruner.choose(grid, self.keep, scores).to(self.device)
+        keep = max(self.keep, self.at_least / grid.tokens)
+        return pruner.choose(grid, keep, scores).to(self.device)
 
     def _new(self, req: Any) -> torch.Tensor | None:
         """Where a prompt holds visual tokens, if it brings a video that is not known yet."""

@@ -102,9 +102,11 @@ def servers(checkpoints: dict[str, Path]) -> Iterator[Servers]:
 
     started = Servers(
         alone=LocalServer(checkpoints["target"], *common),
-        near=lvspec("near", {"pruning": "uniform", "keep": 0.25}),
+        near=lvspec("near", {"pruning": "uniform", "keep": 0.25, "keep_at_least": 1}),
         same=lvspec("target", {"pruning": "none", "relevance": "cosine"}),
-        other=lvspec("other", {"pruning": "verifier", "keep": 0.1}, **retracting),
+        other=lvspec(
+            "other", {"pruning": "verifier", "keep": 0.1, "keep_at_least": 1}, **retracting
+        ),
     )
     with contextlib.ExitStack() as stack:
         for server in vars(started).values():

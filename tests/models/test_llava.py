@@ -33,7 +33,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, LocalS
 
     servers = {
         "alone": LocalServer(target, *common),
-        "near": lvspec(near, '{"pruning": "verifier", "keep": 0.1}'),
+        "near": lvspec(near, '{"pruning": "verifier", "keep": 0.1, "keep_at_least": 1}'),
         "same": lvspec(target, '{"pruning": "none"}'),
     }
     with contextlib.ExitStack() as stack:

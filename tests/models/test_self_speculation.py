@@ -28,7 +28,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Loca
         "alone": LocalServer(*common),
         "whole": lvspec('{"pruning": "none"}'),
         "tenth": lvspec(
-            '{"pruning": "verifier", "keep": 0.1}',
+            '{"pruning": "verifier", "keep": 0.1, "keep_at_least": 1}',
             SGLANG_TEST_RETRACT="1", SGLANG_TEST_RETRACT_INTERVAL="9",
         ),
     }  # fmt: skip

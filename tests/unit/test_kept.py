@@ -94,8 +94,9 @@ def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_module, "get_parallel", lambda: ranks)
 
 
-def make(pruning: str, keep: float, target: Target) -> KeptTokens:
-    return KeptTokens(LVSpecConfig(pruning=pruning, keep=keep), target.runner, Family())
+def make(pruning: str, keep: float, target: Target, at_least: int = 1) -> KeptTokens:
+    config = LVSpecConfig(pruning=pruning, keep=keep, keep_at_least=at_least)
+    return KeptTokens(config, target.runner, Family())
 
 
 def prefill(kept: KeptTokens, target: Target, *chunks: list[tuple[Any, int]]) -> None:
@@ -144,6 +145,13 @@ def test_a_video_keeps_its_choice_for_later_turns_and_users() -> None:
     prefill(kept, target, [(second, 80)])
     assert [p for p in choose(kept, second) if p < 50] == [p for p in chosen if p < 50]
     assert not kept.fell_back
+
+
+@pytest.mark.parametrize(("at_least", "kept"), [(5, 8), (12, 12), (40, 40), (512, 40)])
+def test_so_many_tokens_are_kept_in_any_case(at_least: int, kept: int) -> None:
+    """Of a video of 40 tokens a fifth is 8."""
+    chosen = choose(make("uniform", 0.2, Target(), at_least), video_request())
+    assert len([p for p in chosen if 10 <= p < 50]) == kept
 
 
 def test_a_cached_video_without_a_choice_is_kept_evenly() -> None:
