@@ -63,8 +63,9 @@ class KeptTokens:
     """Chooses and remembers what the draft keeps of each video.
 
     Attributes:
-        fell_back: whether the last prompt held a video that was in the radix cache without a
-            remembered choice. It was kept evenly, as nothing of its prefill could be seen.
+        fell_back: whether the last prompt held a new video whose prefill was not seen: the radix
+            cache had it, without a remembered choice, or a captured graph ran it. It is kept
+            evenly, which needs no scores.
     """
 
     def __init__(self, config: LVSpecConfig, runner: Any, family: VisionFamily) -> None:
@@ -140,7 +141,10 @@ class KeptTokens:
             scores = self.watch.scores(rid, where)
             if scores is None:
                 self.fell_back = True
-                logger.info("A cached video of %d tokens without a choice: evenly.", len(where))
+                logger.info(
+                    "The prefill of a video of %d tokens was not seen: it is kept evenly.",
+                    len(where),
+                )
                 pruner = Uniform()
             elif (group := get_parallel().tp_group).world_size > 1:
                 # Each rank has seen its own heads; all must choose alike.

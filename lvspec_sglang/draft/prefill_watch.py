@@ -44,6 +44,7 @@ class PrefillWatch:
         self.runner = runner
         self.watched: dict[str, Watched] = {}
         self.parts: list[Part] = []
+        self.heard = False
         layers = scores.layers(len(decoder.layers))
         for layer in layers:
             attention = decoder.layers[layer].self_attn
@@ -76,17 +77,22 @@ class PrefillWatch:
                 self.parts.append(Part(entry.scores, req.kv.req_pool_idx, first, start, stop))
             first += stop - start
         self.watched = watched
+        self.heard = False
         try:
             yield
         finally:
             self.parts = []
+            if not self.heard:
+                # A captured graph calls no hooks.
+                self.watched = {}
 
     def scores(self, rid: str, positions: torch.Tensor) -> torch.Tensor | None:
-        """Scores of prompt ``positions``, if the request was watched from its start."""
+        """Scores of prompt ``positions``, if the request's whole prefill was seen."""
         entry = self.watched.get(rid)
         return None if entry is None else entry.scores.of(positions)
 
     def _attention(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        self.heard = True
         for part in self.parts:
             queries = args[0].view(-1, module.tp_q_head_num, module.qk_head_dim)
             part.scores.observe(
@@ -103,6 +109,7 @@ class PrefillWatch:
 
     def _hidden(self, layer: int) -> Callable[..., None]:
         def observe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.heard = True
             for part in self.parts:
                 hidden = kwargs["hidden_states"][part.first : part.first + part.stop - part.start]
                 part.scores.observe(layer, part.start, hidden, None, 1.0)

@@ -165,6 +165,29 @@ def test_a_cached_video_without_a_choice_is_kept_evenly() -> None:
     assert kept.fell_back
 
 
+def test_a_prefill_that_calls_no_hooks_is_kept_evenly() -> None:
+    kept = make("unbiased", 0.2, Target())
+    req = video_request()
+    req.extend_end = 60
+    with kept.watching([req], lambda req: True):
+        pass
+    choose(kept, req)
+    assert kept.fell_back
+
+
+def test_ranks_add_their_heads_and_follow_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    firsts = torch.arange(40).float()
+    group = SimpleNamespace(
+        world_size=2, all_reduce=lambda mine: mine, broadcast=lambda scores, src: firsts
+    )
+    monkeypatch.setattr(kept_module, "get_parallel", lambda: SimpleNamespace(tp_group=group))
+    target = Target()
+    kept = make("unbiased", 0.2, target)
+    req = video_request()
+    prefill(kept, target, [(req, 60)])
+    assert [p for p in choose(kept, req) if 10 <= p < 50] == list(range(42, 50))
+
+
 def test_pictures_and_text_are_kept_whole() -> None:
     kept = make("uniform", 0.25, Target())
     both = request("a", 0, list(range(60)), [Span(0, 5, 25, 0), Span(1, 30, 50, 0)], [-3, 4])
