@@ -1,13 +1,12 @@
 """What a video costs: the draft's prefill, acceptance under pruning, turns, users, traffic."""
 
 import argparse
-import contextlib
 import functools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +20,7 @@ from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.miniworld.clips import write_clip as write_scene
 from lvspec_sglang.miniworld.scene import HELD_OUT
-from lvspec_sglang.serving import LocalServer
+from lvspec_sglang.serving import LocalServer, together
 
 LENGTHS = (256, 1024, 4096, 16384)
 TOKENS_PER_FRAME = 32  # of a 224 x 224 clip: 64 a pair of frames
@@ -58,18 +57,6 @@ def lvspec(target: Path, draft: Path, config: str, *more: str) -> LocalServer:
         target, *COMMON, "--speculative-algorithm", "LVSPEC", "--speculative-draft-model-path",
         str(draft), "--lvspec-config", config, *more,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def serving(*servers: LocalServer) -> Iterator[None]:
-    """Start ``servers`` together and stop them in the end."""
-    with contextlib.ExitStack() as stack:
-        for server in servers:
-            stack.callback(server.stop)
-            server.start()
-        for server in servers:
-            server.wait_ready()
-        yield
 
 
 def ask(
@@ -110,7 +97,7 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
         '{"pruning": "uniform", "keep": 0.1, "keep_at_least": 1}',
     ):
         server = lvspec(target, draft, config, "--max-total-tokens", "65536")
-        with serving(server):
+        with together(server):
             ask(server, _long_clip(folder, 8, 0), 24, "warm up", ignore_eos=True)
             for length in LENGTHS:
                 rounds = []
@@ -145,7 +132,7 @@ def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, An
     for start in range(0, len(configs), 2):
         pair = configs[start : start + 2]
         servers = [lvspec(target, draft, json.dumps(config)) for config in pair]
-        with serving(*servers), ThreadPoolExecutor(len(pair)) as pool:
+        with together(*servers), ThreadPoolExecutor(len(pair)) as pool:
             for row in pool.map(lambda server: _accepted(server, truths), servers):
                 rows.append({**configs[len(rows)], **row})
                 print(rows[-1], flush=True)
@@ -180,7 +167,7 @@ def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     target, draft = paths()
     servers = {"alone": LocalServer(target, *COMMON), "lvspec": lvspec(target, draft, "{}")}
     seen: dict[tuple[str, int], list[dict[str, float]]] = {}
-    with serving(*servers.values()):
+    with together(*servers.values()):
         warm = _scenes(1, arguments.seed + arguments.clips, folder)[0]
         for server in servers.values():
             ask(server, warm["path"], 40, "warm up")
@@ -219,7 +206,7 @@ def users(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     target, draft = paths()
     server = lvspec(target, draft, "{}")
     rows = []
-    with serving(server):
+    with together(server):
         for truth in _scenes(arguments.clips, arguments.seed, folder):
             asked = [f"{number}: {truth['caption_prompt']}" for number in range(USERS)]
             before = server.counters()
@@ -254,7 +241,7 @@ def traffic(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     )  # fmt: skip
     server.env.update(LVSPEC_CHECK_DRAFT_KV="1", LVSPEC_POISON_DRAFT_KV="1")
     clips = [_long_clip(folder, 8 + 8 * number, number) for number in range(5)]
-    with serving(alone, server):
+    with together(alone, server):
         load = Traffic(server, alone, clips, arguments.seed)
         load.run(arguments.traffic_seconds)
         row = {**load.counts, "leaked_tokens": load.leaked(), "wrong": len(load.wrong)}

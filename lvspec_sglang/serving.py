@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -119,6 +119,18 @@ class LocalServer(Client):
                 name, value = line.split("{")[0].split(" ")[0], float(line.rsplit(" ", 1)[1])
                 counted[name] = counted.get(name, 0.0) + value
         return counted
+
+
+@contextlib.contextmanager
+def together(*servers: LocalServer) -> Iterator[None]:
+    """Start ``servers`` at once, wait until all answer, and stop them in the end."""
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.stop)
+            server.start()
+        for server in servers:
+            server.wait_ready()
+        yield
 
 
 def _free_port() -> int:

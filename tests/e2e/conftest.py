@@ -3,7 +3,6 @@
 Tests that start servers of other models live in ``tests/models``: when they run, these have ended.
 """
 
-import contextlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from lvspec_sglang.clips import moving_square, write_clip
-from lvspec_sglang.serving import LocalServer
+from lvspec_sglang.serving import LocalServer, together
 from tests import tiny
 
 CHUNK = 128
@@ -108,10 +107,5 @@ def servers(checkpoints: dict[str, Path]) -> Iterator[Servers]:
             "other", {"pruning": "verifier", "keep": 0.1, "keep_at_least": 1}, **retracting
         ),
     )
-    with contextlib.ExitStack() as stack:
-        for server in vars(started).values():
-            stack.callback(server.stop)
-            server.start()
-        for server in vars(started).values():
-            server.wait_ready()
+    with together(*vars(started).values()):
         yield started

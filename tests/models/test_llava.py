@@ -1,6 +1,5 @@
 """LLaVA-OneVision: a video is a list of frames; answers are the target's own there too."""
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from lvspec_sglang.clips import moving_square
-from lvspec_sglang.serving import LocalServer
+from lvspec_sglang.serving import LocalServer, together
 from tests import tiny, tiny_llava
 from tests.e2e.prompts import answer, answer_all, chat
 
@@ -36,12 +35,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, LocalS
         "near": lvspec(near, '{"pruning": "verifier", "keep": 0.1, "keep_at_least": 1}'),
         "same": lvspec(target, '{"pruning": "none"}'),
     }
-    with contextlib.ExitStack() as stack:
-        for server in servers.values():
-            stack.callback(server.stop)
-            server.start()
-        for server in servers.values():
-            server.wait_ready()
+    with together(*servers.values()):
         yield servers
 
 

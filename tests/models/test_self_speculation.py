@@ -1,13 +1,12 @@
 """No draft path: the target drafts for itself, over the kept tokens of its own KV."""
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from lvspec_sglang.clips import moving_square, write_clip
-from lvspec_sglang.serving import LocalServer
+from lvspec_sglang.serving import LocalServer, together
 from tests import tiny
 from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
 
@@ -32,12 +31,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Loca
             SGLANG_TEST_RETRACT="1", SGLANG_TEST_RETRACT_INTERVAL="9",
         ),
     }  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        for server in servers.values():
-            stack.callback(server.stop)
-            server.start()
-        for server in servers.values():
-            server.wait_ready()
+    with together(*servers.values()):
         yield servers
 
 

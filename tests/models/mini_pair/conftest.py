@@ -1,6 +1,5 @@
 """The mini pair's servers, the target alone and LVSPEC, and clips that neither ever saw."""
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from lvspec_sglang.cli import main
 from lvspec_sglang.miniworld import paths
-from lvspec_sglang.serving import LocalServer
+from lvspec_sglang.serving import LocalServer, together
 
 CLIPS = 4
 
@@ -26,12 +25,7 @@ def pair() -> Iterator[dict[str, LocalServer]]:
             "--speculative-draft-model-path", str(draft), env={"LVSPEC_CHECK_DRAFT_KV": "1"},
         ),
     }  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        for server in servers.values():
-            stack.callback(server.stop)
-            server.start()
-        for server in servers.values():
-            server.wait_ready()
+    with together(*servers.values()):
         yield servers
 
 
