@@ -51,11 +51,12 @@ def run(arguments: argparse.Namespace) -> None:
             write_record(arguments.json, record)
 
 
-def lvspec(target: Path, draft: Path, config: str, *more: str) -> LocalServer:
-    """A server of ``target`` that speculates with ``draft`` and the LVSPEC ``config``."""
+def lvspec(target: Path, draft: Path | None, config: str, *more: str) -> LocalServer:
+    """A server of ``target`` that speculates with ``draft``, or itself, and LVSPEC's ``config``."""
+    path = () if draft is None else ("--speculative-draft-model-path", str(draft))
     return LocalServer(
-        target, *COMMON, "--speculative-algorithm", "LVSPEC", "--speculative-draft-model-path",
-        str(draft), "--lvspec-config", config, *more,
+        target, *COMMON, "--speculative-algorithm", "LVSPEC", *path, "--lvspec-config", config,
+        *more,
     )  # fmt: skip
 
 
@@ -121,20 +122,27 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
 
 
 def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Accepted drafts a round of captions, by pruner and share, strict and relaxed; mini pair."""
+    """Accepted drafts a round of captions, by pruner and share, strict and relaxed; mini pair.
+
+    The last rows are the target drafting for itself over its own KV of the kept tokens.
+    """
     target, draft = paths()
     truths = _scenes(arguments.clips, arguments.seed, folder)
-    configs = [{"pruning": "none", "keep": 1.0}]
-    configs += [
-        {"pruning": name, "keep": keep, "keep_at_least": 1} for keep in SHARES for name in GUIDES
-    ]
+    configs: list[tuple[Path | None, str, float]] = [(draft, "none", 1.0)]
+    configs += [(draft, name, keep) for keep in SHARES for name in GUIDES]
+    configs += [(None, "verifier", keep) for keep in SHARES]
     rows: list[dict[str, Any]] = []
     for start in range(0, len(configs), 2):
         pair = configs[start : start + 2]
-        servers = [lvspec(target, draft, json.dumps(config)) for config in pair]
+        servers = [
+            lvspec(target, model, json.dumps({"pruning": name, "keep": keep, "keep_at_least": 1}))
+            for model, name, keep in pair
+        ]
         with together(*servers), ThreadPoolExecutor(len(pair)) as pool:
             for row in pool.map(lambda server: _accepted(server, truths), servers):
-                rows.append({**configs[len(rows)], **row})
+                model, name, keep = configs[len(rows)]
+                drafting = "target" if model is None else "pair"
+                rows.append({"draft": drafting, "pruning": name, "keep": keep, **row})
                 print(rows[-1], flush=True)
     return rows
 
