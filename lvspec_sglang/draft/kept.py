@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from lvspec_sglang.config import LVSpecConfig
 from lvspec_sglang.counters import count
 from lvspec_sglang.draft.prefill_watch import PrefillWatch
 from lvspec_sglang.draft.vision import Span, VisionFamily
-from lvspec_sglang.pruning import PRUNERS, Pruner
+from lvspec_sglang.pruning import PRUNERS, Grid, Pruner
 from lvspec_sglang.pruning.none import Whole
 from lvspec_sglang.pruning.uniform import Uniform
 
@@ -100,13 +101,19 @@ class KeptTokens:
         """Content and spans of each video to prune; equal contents have equal token counts."""
         if isinstance(self.pruner, Whole):
             return []
-        found: dict[int, list[Span]] = {}
+        found: list[list[Span]] = []
         for span in spans:
-            if mm_inputs.mm_items[span.item].is_video():
-                found.setdefault(span.item, []).append(span)
+            if not mm_inputs.mm_items[span.item].is_video():
+                continue
+            # A family may hand over each frame as an item of its own, one after the other.
+            last = found[-1][-1] if found else None
+            if last and (span.item == last.item or span.start - last.stop <= self.family.spill):
+                found[-1].append(span)
+            else:
+                found.append([span])
         return [
-            ((mm_inputs.mm_items[item].hash, _tokens(parts)), parts)
-            for item, parts in found.items()
+            ((*(mm_inputs.mm_items[part.item].hash for part in parts), _tokens(parts)), parts)
+            for parts in found
             if _tokens(parts) > self.at_least
         ]
 
@@ -127,15 +134,22 @@ class KeptTokens:
             where = torch.cat([torch.arange(p.start, p.stop, device=self.device) for p in parts])
             kept = self.table.get(key)
             if kept is None:
-                kept = self._choose(req.rid, mm_inputs.mm_items[parts[0].item], where)
+                kept = self._choose(req.rid, self._grid(mm_inputs, parts), where)
                 self.table.put(key, len(where), kept, pinned)
             mask[where] = 0
             mask[where[kept]] = 1
             total -= len(where) - len(kept)
         return mask.topk(total).indices.sort().values
 
-    def _choose(self, rid: str, item: Any, where: torch.Tensor) -> torch.Tensor:
-        grid = self.family.grid(item, len(where))
+    def _grid(self, mm_inputs: Any, parts: Sequence[Span]) -> Grid:
+        """The common grid of a video's frames, or one long row where they have none."""
+        items = [list(run) for _, run in groupby(parts, key=lambda part: part.item)]
+        grids = [self.family.grid(mm_inputs.mm_items[i[0].item], _tokens(i)) for i in items]
+        if len({grid[1:] for grid in grids}) > 1:
+            return Grid(1, 1, _tokens(parts))
+        return grids[0]._replace(frames=sum(grid.frames for grid in grids))
+
+    def _choose(self, rid: str, grid: Grid, where: torch.Tensor) -> torch.Tensor:
         pruner, scores = self.pruner, None
         if self.watch is not None:
             scores = self.watch.scores(rid, where)

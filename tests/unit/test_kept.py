@@ -65,6 +65,8 @@ class Target:
 
 
 class Family:
+    spill = 1
+
     def language_model(self, model: Any) -> Any:
         return model
 
@@ -194,6 +196,18 @@ def test_pictures_and_text_are_kept_whole() -> None:
     chosen = choose(kept, both)
     assert [p for p in chosen if p < 30] == list(range(30))
     assert len([p for p in chosen if 30 <= p < 50]) == 5
+
+
+def test_frames_that_are_items_of_their_own_are_one_video() -> None:
+    """The budget, and what is too short to prune, is the whole video's."""
+    frames = [Span(i, 5 + 10 * i, 13 + 10 * i, 0) for i in range(5)]
+    apart = request("a", 0, list(range(60)), frames, [1, 2, 3, 4, 5])
+    assert len(choose(make("uniform", 0.1, Target()), apart)) == 20 + 5 * 1
+    joined = [Span(i, 5 + 9 * i, 13 + 9 * i, 0) for i in range(5)]
+    one = request("b", 0, list(range(60)), joined, [1, 2, 3, 4, 5])
+    assert len(choose(make("uniform", 0.1, Target()), one)) == 20 + 4
+    assert len(choose(make("uniform", 0.1, Target(), at_least=39), one)) == 20 + 39
+    assert len(choose(make("uniform", 0.1, Target(), at_least=40), one)) == 60
 
 
 def test_the_same_video_twice_in_a_prompt_is_pruned_twice() -> None:
