@@ -36,12 +36,18 @@ def add_video(self: Any, expr: Any) -> None:
 
 
 def sampled_clip(expr: Any) -> bytes:
-    """``expr.num_frames`` frames of the file ``expr.path``, evenly spaced, as an mp4."""
+    """``expr.num_frames`` frames of the file ``expr.path``, evenly spaced, as an mp4.
+
+    Raises:
+        ValueError: no frame is asked for.
+    """
     import decord
     import numpy as np
 
     from lvspec_sglang.clips import write_clip
 
+    if expr.num_frames < 1:
+        raise ValueError(f"sgl.video: num_frames {expr.num_frames}; at least 1")
     reader = decord.VideoReader(str(expr.path))
     places = np.linspace(0, len(reader) - 1, expr.num_frames).astype(int)
     frames = reader.get_batch(places.tolist()).asnumpy()

@@ -5,8 +5,6 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from lvspec_sglang.verify.quantile import MIN_HELD, ScoreRing
-
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -15,7 +13,6 @@ def render(record: dict[str, Any]) -> str:
     data = {
         **record,
         "differs": differences(record["relaxed"]["ids"], record["strict"]["ids"]),
-        "ring": {"size": ScoreRing(1).size, "least": MIN_HELD},
     }
     # In a script element only "<" could end the data early.
     text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")

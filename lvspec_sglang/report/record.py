@@ -9,6 +9,7 @@ import torch
 from lvspec_sglang.client import Client
 from lvspec_sglang.config import RelaxConfig, parse_request
 from lvspec_sglang.report.frames import read_frames
+from lvspec_sglang.verify.quantile import MIN_HELD, ScoreRing
 
 TRACE_KEYS = ("kind", "drafted", "target", "relevance", "threshold", "log_ratio", "guarded")
 BROKEN = "\N{REPLACEMENT CHARACTER}"
@@ -59,6 +60,7 @@ def record_run(
         "relax": dataclasses.asdict(relax),
         # As the rule computes it, so that nothing is rounded twice.
         "log_floor": float(torch.tensor(relax.floor).log()) if relax.floor else None,
+        "ring": {"size": ScoreRing(1).size, "least": MIN_HELD},
         "trace": {key: trace[key] for key in TRACE_KEYS},
         "relaxed": _run(client, relaxed),
         "strict": _run(client, strict),
@@ -74,7 +76,7 @@ def check_record(record: Any) -> dict[str, Any]:
         ValueError: what is missing or does not fit.
     """
     needed = "video prompt target draft steps preset relax log_floor trace relaxed strict".split()
-    needed += ["texts", "frames"]
+    needed += ["ring", "texts", "frames"]
     if not isinstance(record, dict) or (missing := [key for key in needed if key not in record]):
         lacks = f"; it lacks {', '.join(missing)}" if isinstance(record, dict) else ""
         raise ValueError(f"not a record of `lvspec report --record`{lacks}")

@@ -59,6 +59,11 @@ def test_an_image_goes_out_as_the_host_sends_it(program: Any) -> None:
     assert data == {"image_data": "aGVsbG8="}
 
 
+def test_a_video_of_no_frames_is_refused(program: Any, video: SglVideo) -> None:
+    with pytest.raises(ValueError, match="num_frames 0; at least 1"):
+        frontend_video.add_video(program, SglVideo(video.path, 0))
+
+
 def test_a_template_without_a_video_placeholder_is_refused(program: Any, video: SglVideo) -> None:
     program.chat_template = get_chat_template("llama-2-chat")
     with pytest.raises(ValueError, match="'llama-2-chat' has no video placeholder"):

@@ -8,7 +8,7 @@ import torch
 
 from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.report.record import TRACE_KEYS
-from lvspec_sglang.verify.quantile import ScoreRing
+from lvspec_sglang.verify.quantile import MIN_HELD, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept
 
 STEPS = 10
@@ -108,6 +108,7 @@ def simulate(relax: RelaxConfig, rounds: int, seed: int) -> tuple[dict[str, Any]
         "preset": None,
         "relax": dataclasses.asdict(relax),
         "log_floor": float(torch.tensor(relax.floor).log()) if relax.floor else None,
+        "ring": {"size": ring.size, "least": MIN_HELD},
         "trace": trace,
         "relaxed": run(ids, len(ids) - 1 - rounds),
         "strict": run(strict, len(strict) // 2),

@@ -1,6 +1,9 @@
-"""``lvspec chat`` against a running server, its input a pipe."""
+"""``lvspec chat`` against a running server, from a pipe and at a terminal."""
 
+import os
+import pty
 import re
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +96,31 @@ def test_what_is_wrong_is_said_before_a_server_starts(
 ) -> None:
     assert main(["chat", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_it_prompts_at_a_terminal(pair: dict[str, LocalServer], world: Path) -> None:
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "lvspec_sglang.cli", "chat",
+            "--video", str(world / truths(world)[0]["video"]), "--url", pair["lvspec"].url,
+        ],
+        stdin=its, stdout=its, stderr=its,
+    )  # fmt: skip
+    os.close(its)
+    seen = ""
+
+    def until(wanted: str) -> None:
+        nonlocal seen
+        while wanted not in seen:
+            assert select.select([ours], [], [], 120)[0], f"no {wanted!r} in {seen!r}"
+            seen += os.read(ours, 4096).decode()
+        seen = seen.split(wanted, 1)[1]
+
+    until("> ")
+    os.write(ours, b"How many objects are there?\n")
+    until("prompt tokens cached | preset default]")
+    until("> ")
+    os.write(ours, b"\x04")  # Ctrl-D
+    assert process.wait(60) == 0
+    os.close(ours)
