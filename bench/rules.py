@@ -160,9 +160,14 @@ def queries(ratios: Iterable[float]) -> list[Rule]:
 
 
 def pruned(ratio: float) -> list[Rule]:
-    """Every way to prune the draft's video tokens, strict and loose."""
+    """Every way to prune the draft's video tokens, short videos too, strict and loose."""
     return [
-        Rule(f"{name} pruning {pruning}", f"{name} by pruning", {"pruning": pruning}, request)
+        Rule(
+            f"{name} pruning {pruning}",
+            f"{name} by pruning",
+            {"pruning": pruning, "keep_at_least": 0},
+            request,
+        )
         for pruning in PRUNERS
         for name, request in (
             (STRICT, {"preset": "strict"}),
