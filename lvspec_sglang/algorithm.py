@@ -50,6 +50,12 @@ class LVSpecAlgorithm(CustomSpecAlgo):
             server_args.max_running_requests = DEFAULT_RUNNING_REQUESTS
         if server_args.device == "cpu":
             server_args.disable_overlap_schedule = True
+        elif server_args.speculative_draft_attention_backend is None and "flashinfer" in (
+            server_args.attention_backend,
+            server_args.prefill_attention_backend,
+            server_args.decode_attention_backend,
+        ):
+            server_args.speculative_draft_attention_backend = "triton"
 
 
 def validate_server_args(server_args: Any) -> None:
@@ -88,4 +94,8 @@ def create_worker(server_args: Any) -> type:
     from lvspec_sglang.worker import LVSpecWorker
 
     patches.apply(patches.LVSPEC)
+    if server_args.device == "cuda":
+        from lvspec_sglang.attention import flashinfer
+
+        flashinfer.register()
     return LVSpecWorker

@@ -1,19 +1,23 @@
 """The requests in flight: what of each the draft holds, and how far each is relaxed."""
 
+from array import array
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
 
+from lvspec_sglang.attention.chain_plan import Context
 from lvspec_sglang.config import RelaxConfig, RequestConfig, parse_request
 from lvspec_sglang.draft.batches import Segment
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel, Prompt
 from lvspec_sglang.relaxation import MAX_STOP_TOKENS, Relaxation
+from lvspec_sglang.upload import upload
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Followed:
     req: Req
     prompt: Prompt
     config: RequestConfig
+    spans: tuple[tuple[int, int], ...]  # prompt positions [start, stop) of visual tokens
+    prefix: Hashable  # equal for prompts that are the same up to their last visual token
     videos: frozenset[Hashable]
     cached_len: int | None = None
 
@@ -38,7 +44,6 @@ class Following:
 
     Attributes:
         default: the relaxation of a request that says nothing itself.
-        can_relax: whether the target's attention reports what relaxing needs.
     """
 
     def __init__(
@@ -49,7 +54,6 @@ class Following:
         self.relaxation = relaxation
         self.steps = steps
         self.default = RelaxConfig()
-        self.can_relax = False
         self.by_row: dict[int, Followed] = {}
         self._parked: WeakKeyDictionary[Req, tuple[torch.Tensor, torch.Tensor]] = (
             WeakKeyDictionary()
@@ -65,7 +69,8 @@ class Following:
         delta = getattr(mm, "mrope_position_delta", None)
         rope_delta = 0 if delta is None else int(delta.flatten()[0])
         speculated = can_speculate(req)
-        spans = self.draft.embedder.family.spans(mm) if mm is not None and speculated else []
+        found = self.draft.embedder.family.spans(mm) if mm is not None and speculated else []
+        spans = tuple(sorted((span.start, span.stop) for span in found))
         stops = {*(req.eos_token_ids or ()), *(req.sampling_params.stop_token_ids or ())}
         config = self._config(req, bool(spans), stops)
         relax = config.relax
@@ -75,20 +80,21 @@ class Following:
         kept = torch.arange(0, device=device)
         if speculated:
             running = (followed.videos for followed in self.by_row.values())
-            kept = self.kept.positions(req, spans, len(ids), frozenset().union(*running))
+            kept = self.kept.positions(req, found, len(ids), frozenset().union(*running))
             if self.kept.fell_back:
                 # The draft's KV of this video, and of what follows it, belongs to another choice.
                 self.draft.view.forget()
-            videos = frozenset(content for content, _ in self.kept.videos(mm, spans))
+            videos = frozenset(content for content, _ in self.kept.videos(mm, found))
             on_device = torch.tensor(ids, dtype=torch.int64).to(device)
             prompt = Prompt(on_device, kept, mm, rope_delta)
-            self.by_row[row] = Followed(req, prompt, config, videos)
+            prefix = prompt_digest(ids[: spans[-1][1]], req.extra_key) if spans else None
+            self.by_row[row] = Followed(req, prompt, config, spans, prefix, videos)
         self.draft.view.begin(row, kept, len(ids), rope_delta)
         self.relaxation.begin(
             row,
             self.steps if speculated else 0,
             relax,
-            [(span.start, span.stop) for span in spans],
+            spans,
             [] if relax.strict else sorted(stops),
         )
         if scores is not None:
@@ -110,7 +116,7 @@ class Following:
         asked = (req.sampling_params.custom_params or {}).get("lvspec")
         config = parse_request(asked, self.default)
         free = req.grammar is None and not req.return_logprob and len(stops) <= MAX_STOP_TOKENS
-        return config if self.can_relax and sees and free else replace(config, relax=RelaxConfig())
+        return config if sees and free else replace(config, relax=RelaxConfig())
 
     def catch_up(self, reqs: Iterable[Req]) -> None:
         """Prefill the draft's context of requests that are new or whose slots were swapped.
@@ -159,7 +165,7 @@ class Following:
             return drafted
         some: slice | torch.Tensor = slice(None)
         if len(followed) < len(bonus):
-            some = torch.tensor(followed, device=bonus.device)
+            some = upload(followed, bonus.device)
         drafted[some] = self.draft.chain(
             batch.req_pool_indices[some],
             batch.seq_lens[some],
@@ -180,10 +186,32 @@ class Following:
         rows = (req.kv.req_pool_idx for req in reqs)
         return [row in self.by_row and self.by_row[row].config.trace for row in rows]
 
+    def contexts(self, reqs: Iterable[Req]) -> list[Context]:
+        """What a verify forward may know of ``reqs`` without asking the device.
+
+        The radix cache keeps one set of slots for a prefix, so requests share the slots of the
+        prompt they share, up to where the cache owns them.
+        """
+        contexts = []
+        for req in reqs:
+            row = req.kv.req_pool_idx
+            followed = self.by_row.get(row)
+            if followed is None or not followed.spans:
+                contexts.append(Context(row))
+            else:
+                owned = req.kv.cache_protected_len >= followed.spans[-1][1]
+                contexts.append(Context(row, followed.spans, followed.prefix if owned else None))
+        return contexts
+
     def forget(self, rid: str) -> None:
         """A request is over."""
         for row in [row for row, followed in self.by_row.items() if followed.req.rid == rid]:
             del self.by_row[row]
+
+
+def prompt_digest(ids: Iterable[int], extra_key: str | None) -> Hashable:
+    """Equal for prompts the radix cache takes for the same: their ids, in one key space."""
+    return blake2b(array("q", ids).tobytes()).digest(), extra_key
 
 
 def can_speculate(req: Any) -> bool:

@@ -49,6 +49,25 @@ REFUSALS = (
         _flag("kv_cache_dtype", "--kv-cache-dtype", ("auto", "bf16", "bfloat16")),
         "use --kv-cache-dtype auto",
     ),
+    Refusal(
+        lambda args: (
+            "--speculative-draft-attention-backend flashinfer"
+            if args.speculative_draft_attention_backend == "flashinfer"
+            else None
+        ),
+        "leave it out or use triton: FlashInfer plans every drafted token on the host, in memory "
+        "that the device is still reading for the one before",
+    ),
+    Refusal(
+        lambda args: (
+            "--attention-backend flashinfer without a draft model"
+            if not args.speculative_draft_model_path
+            and "flashinfer" in (args.attention_backend, args.decode_attention_backend)
+            else None
+        ),
+        "use --attention-backend triton or fa3, or name a draft with "
+        "--speculative-draft-model-path PATH",
+    ),
     Refusal(_flag("page_size", "--page-size", (None, 1)), "use --page-size 1"),
     Refusal(_flag("enable_unified_memory", "--enable-unified-memory", (False,)), "leave it out"),
     Refusal(

@@ -1,24 +1,36 @@
 """Connects a relevance scorer to the target: through its attention or a layer's output."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from sglang.srt.runtime_context import get_parallel
 
+from lvspec_sglang.attention.masses import Masses
 from lvspec_sglang.attention.torch_native import ChainTorchBackend
+from lvspec_sglang.attention.variants import GraphVariants, is_scored
 from lvspec_sglang.draft.vision.family import VisionFamily
 from lvspec_sglang.relaxation import Relaxation
 from lvspec_sglang.relevance.cosine import CosineTop
 
 
-def connect(relaxation: Relaxation, runner: Any, family: VisionFamily, queries: int) -> bool:
-    """Have the target report what the scorer reads; return whether it can.
+def connect(
+    relaxation: Relaxation, runner: Any, family: VisionFamily, queries: int
+) -> Callable[[int], None]:
+    """Have the target report what the scorer reads, and its backend share videos if it can.
+
+    On the CPU the attention backend computes what is read; on a GPU a kernel does, beside any
+    backend. Call this before graphs are captured.
 
     Args:
         runner: the target's ``ModelRunner``, its pools allocated and its backend built.
         family: knows the target's inner decoder.
         queries: the most tokens a verify forward takes.
+
+    Returns:
+        What to call with a verify forward's number of tokens before its scores are read.
     """
-    scorer = relaxation.scorer
+    scorer, backend = relaxation.scorer, runner.attn_backend
     if isinstance(scorer, CosineTop):
         decoder = family.language_model(runner.model)
         scorer.attach(
@@ -30,13 +42,24 @@ def connect(relaxation: Relaxation, runner: Any, family: VisionFamily, queries: 
             relaxation.visual,
         )
         _tap(decoder.layers[scorer.layers[0]], scorer)
-        return True
-    if scorer.reads == "nothing":
-        return True
-    if isinstance(runner.attn_backend, ChainTorchBackend):
-        runner.attn_backend.attach_scorer(scorer, relaxation.visual)
-        return True
-    return False
+    if isinstance(backend, ChainTorchBackend):
+        if scorer.reads == "attention":
+            backend.attach_scorer(scorer, relaxation.visual)
+        return _nothing
+    backend.verify_variants = GraphVariants(scorer, getattr(backend, "shares", None))
+    backend.sharing = True
+    if scorer.reads != "attention":
+        return _nothing
+    from lvspec_sglang.attention.mass_hook import watch
+
+    heads = runner.model_config.num_attention_heads // get_parallel().attn_tp_size
+    masses = Masses(scorer, queries, heads, relaxation.visual.device)
+    watch(runner, masses, relaxation.visual)
+    return masses.report
+
+
+def _nothing(queries: int) -> None:
+    """The scorer was told during the forward."""
 
 
 def _tap(layer: torch.nn.Module, scorer: CosineTop) -> None:
@@ -46,7 +69,7 @@ def _tap(layer: torch.nn.Module, scorer: CosineTop) -> None:
         given = [*args, *kwargs.values()]
         batch = next(value for value in given if hasattr(value, "forward_mode"))
         if batch.forward_mode.is_target_verify():
-            if scorer.listening:
+            if is_scored(scorer):
                 scorer.hear(_stream(output))
         elif batch.forward_mode.is_extend():
             scorer.remember(batch.out_cache_loc, _stream(output))

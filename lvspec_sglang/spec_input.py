@@ -1,7 +1,24 @@
-"""What a round leaves for the next one: the bonus tokens, in the shape SGLang relays."""
+"""A round's inputs in SGLang's shapes: the chain to verify, and what is relayed to the next one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from sglang.srt.speculative.eagle_info import EagleVerifyInput
 from sglang.srt.speculative.spec_info import SpecInput, SpecInputType
+
+from lvspec_sglang.attention.chain_plan import Context
+
+
+@dataclass
+class ChainVerifyInput(EagleVerifyInput):
+    """A causal chain, verified without a mask.
+
+    Attributes:
+        contexts: what of each request's context is known on the host.
+    """
+
+    contexts: Sequence[Context] = ()
 
 
 class LVSpecDraftInput(SpecInput):

@@ -1,15 +1,17 @@
 """The verify forward: a chain of tokens after each request's committed ones, run by the host."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 from sglang.srt.model_executor.forward_batch_info import CaptureHiddenMode
-from sglang.srt.speculative.eagle_info import EagleVerifyInput
 from sglang.srt.speculative.eagle_utils import eagle_prepare_for_verify
 from sglang.srt.speculative.spec_utils import record_stream_each, record_stream_for_v2_verify
 
+from lvspec_sglang.attention.chain_plan import Context
 from lvspec_sglang.draft.kv_view import DraftKVView
+from lvspec_sglang.spec_input import ChainVerifyInput
 
 
 def prepare_verify(
@@ -18,6 +20,7 @@ def prepare_verify(
     view: DraftKVView,
     req_to_token_pool: Any,
     target_worker: Any,
+    contexts: Sequence[Context],
 ) -> tuple[Any, bool]:
     """The target's forward batch over ``chain``, and whether a captured graph runs it.
 
@@ -26,12 +29,13 @@ def prepare_verify(
     Args:
         chain: the bonus token and the drafted ones, ``[batch, K + 1]`` int64.
         view: knows each row's slots and M-RoPE offset.
+        contexts: what of each request is known on the host.
     """
     rows, device = batch.req_pool_indices, chain.device
     width = chain.shape[1]
     positions = batch.seq_lens[:, None] + torch.arange(width, device=device)
     rope = positions + view.rope_delta[rows][:, None]
-    batch.spec_info = EagleVerifyInput(
+    batch.spec_info = ChainVerifyInput(
         draft_token=chain.flatten(),
         custom_mask=None,
         positions=positions.flatten(),
@@ -47,6 +51,7 @@ def prepare_verify(
         seq_lens_cpu=None,
         prepared_out_cache_loc=view.slots(rows, positions).flatten(),
         prepared_mrope_positions=rope.flatten().repeat(3, 1),
+        contexts=contexts,
     )
     stream = torch.get_device_module(device).current_stream()
     record_stream_for_v2_verify(batch, batch.spec_info, stream)

@@ -96,16 +96,10 @@ class LVSpecWorker(BaseSpecWorker):
 
     def init_attention_backends(self) -> None:
         super().init_attention_backends()
-        runner = self.target_worker.model_runner
+        runner, family = self.target_worker.model_runner, self.draft.embedder.family
         queries = self.width * self.relaxation.rows
-        if connect(self.relaxation, runner, self.draft.embedder.family, queries):
-            self.following.can_relax = True
-            self.following.default = self.config.relax
-        elif not self.config.relax.strict:
-            raise ValueError(
-                "Relaxed verification runs on the CPU platform only in this version; on a GPU "
-                "leave --lvspec-config and LVSPEC_CONFIG out, or use the preset strict."
-            )
+        self.report = connect(self.relaxation, runner, family, queries)
+        self.following.default = self.config.relax
         if not self.config.relax.strict:
             logger.info(
                 "LVSPEC relaxes verification (%s): answers may differ from the target's own. For "
@@ -196,7 +190,12 @@ class LVSpecWorker(BaseSpecWorker):
         relaxed = [r for f in self.following.of(batch.reqs) if not (r := f.config.relax).strict]
         self.relaxation.scorer.listening = bool(relaxed)
         forward_batch, can_run_graph = prepare_verify(
-            batch, chain, self.draft.view, self.req_to_token_pool, self.target_worker
+            batch,
+            chain,
+            self.draft.view,
+            self.req_to_token_pool,
+            self.target_worker,
+            self.following.contexts(batch.reqs),
         )
         tree = GrammarTree.from_linear_chain(chain) if batch.has_grammar else None
         logits_output = self.target_worker.forward_batch_generation(
@@ -219,6 +218,7 @@ class LVSpecWorker(BaseSpecWorker):
         )
         evidence = None
         if relaxed:
+            self.report(chain.numel())
             reach = max(req.kv.kv_allocated_len for req in batch.reqs)
             entropy = any(relax.rule == "fly" for relax in relaxed)
             evidence = self._mean_over_ranks(

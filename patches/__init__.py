@@ -16,6 +16,7 @@ from lvspec_sglang.patches import (
     pin_memory,
     request_policy,
     slot_writer,
+    verify_graph,
     video_decoder,
 )
 from lvspec_sglang.patches.base import Patch
@@ -33,6 +34,7 @@ LVSPEC: tuple[Patch, ...] = (
     *llava_verify.PATCHES,
     *meta_info.PATCHES,
     *request_policy.PATCHES,
+    *verify_graph.PATCHES,
     *video_decoder.PATCHES,
 )
 ALWAYS: tuple[Patch, ...] = (*config_flag.PATCHES,)

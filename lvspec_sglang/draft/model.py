@@ -131,41 +131,35 @@ class DraftModel(TpModelWorker):
             max_len: host-side upper bound of the target's row lengths after this round.
             choose: logits ``[batch, vocab]`` to tokens ``[batch]`` int64.
         """
-        view = self.view
+        view, batch = self.view, len(rows)
         view.gather(rows, min(max_len, view.width))
         lagging = view.lagging[rows]
         back = seq_lens - lagging.long()
         behind = torch.where(lagging, view.last_token[rows], bonus)
+        ahead = seq_lens + torch.arange(steps, device=rows.device)[:, None]  # [steps, batch]
+        positions = torch.cat([back[None], ahead])
+        slots = view.slots(rows, positions.T).T.contiguous()
+        lens = view.lengths(rows, positions) + 1
+        rope_delta = view.rope_delta[rows]
 
-        drafted = []
-        two_rows = torch.cat([rows, rows])
-        logits = self._step(
-            two_rows, torch.cat([behind, bonus]), torch.cat([back, seq_lens]), max_len
-        )
-        for step in range(steps):
-            tokens = choose(logits[-len(rows) :])
-            drafted.append(tokens)
-            if step + 1 < steps:
-                logits = self._step(rows, tokens, seq_lens + step + 1, max_len)
-        ahead = seq_lens[:, None] + torch.arange(steps, device=rows.device)
-        written = torch.cat([back[:, None], ahead], dim=1)
-        view.mark_written(view.slots(rows, written))
+        def step(fed_rows: torch.Tensor, tokens: torch.Tensor, at: slice) -> torch.Tensor:
+            forward = decode_batch(
+                self.model_runner,
+                fed_rows,
+                tokens.clamp(max=self.model_config.vocab_size - 1),
+                slots[at].flatten(),
+                lens[at].flatten(),
+                positions[at].flatten(),
+                rope_delta.repeat(len(fed_rows) // batch),
+                max_len,
+            )
+            logits = self.model_runner.forward(forward).logits_output.next_token_logits
+            view.check_logits(logits)
+            return logits
+
+        logits = step(torch.cat([rows, rows]), torch.cat([behind, bonus]), slice(2))
+        drafted = [choose(logits[batch:])]
+        for place in range(2, steps + 1):
+            drafted.append(choose(step(rows, drafted[-1], slice(place, place + 1))))
+        view.mark_written(slots)
         return torch.stack(drafted, dim=1)
-
-    def _step(
-        self, rows: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, max_len: int
-    ) -> torch.Tensor:
-        view = self.view
-        batch = decode_batch(
-            self.model_runner,
-            rows,
-            tokens.clamp(max=self.model_config.vocab_size - 1),
-            view.slots(rows, positions),
-            view.lengths(rows, positions) + 1,
-            positions,
-            view.rope_delta[rows],
-            max_len,
-        )
-        logits = self.model_runner.forward(batch).logits_output.next_token_logits
-        view.check_logits(logits)
-        return logits

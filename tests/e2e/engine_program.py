@@ -20,16 +20,21 @@ def keep_overlap(self: LVSpecAlgorithm, server_args: Any) -> None:
     server_args.disable_overlap_schedule = False
 
 
-def main() -> None:
-    target, draft, payloads = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+def start_engine(target: str, draft: str) -> sglang.Engine:
+    """An engine with LVSPEC and overlap scheduling."""
     LVSpecAlgorithm.handle_server_args = keep_overlap  # type: ignore[method-assign]
-    engine = sglang.Engine(
+    return sglang.Engine(
         model_path=target,
         dtype="float32",
         chunked_prefill_size=128,
         speculative_algorithm="LVSPEC",
         speculative_draft_model_path=draft,
     )
+
+
+def main() -> None:
+    target, draft, payloads = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    engine = start_engine(target, draft)
     overlapping = not engine.get_server_info()["disable_overlap_schedule"]
     together = engine.generate(
         [payload["text"] for payload in payloads],

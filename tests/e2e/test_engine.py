@@ -1,6 +1,7 @@
 """``sglang.Engine``, overlap scheduling, and what a wrong start says."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,40 @@ def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
     result = json.loads(printed[0])
     assert result["overlapping"]
     assert result["ids"] == [answer(servers.alone, payload)["ids"][0] for payload in payloads]
+
+
+def test_the_gpus_attention_path_in_torch_answers_as_the_target_alone(
+    servers: Servers, clips: Clips, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    loose = {"custom_params": {"lvspec": {"preset": "paper"}}, "ignore_eos": True}
+    payloads = [
+        request(chat("text"), tokens=30),
+        request(chat(VIDEO + "one"), video=clips.short),
+        request(chat(VIDEO + "two"), video=clips.short),
+        request(chat(VIDEO + VIDEO + "both"), video=[clips.short, clips.other]),
+        request(chat(VIDEO + "long"), video=clips.long),
+        request(VIDEO, video=clips.other),
+        request(chat(VIDEO + "loosely"), tokens=60, video=clips.short, **loose),
+    ]
+    notes = tmp_path / "notes"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "tests.e2e.planned_program", str(checkpoints["target"]),
+            str(checkpoints["near"]), json.dumps(payloads),
+        ],
+        capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[2],
+        env={**os.environ, "LVSPEC_TEST_NOTES": str(notes)},
+    )  # fmt: skip
+    printed = [line for line in done.stdout.splitlines() if line.startswith('{"results"')]
+    assert printed, done.stderr[-3000:]
+    results = json.loads(printed[0])["results"]
+    expected = [answer(servers.alone, payload)["ids"][0] for payload in payloads[:-1]]
+    for once in (results[: len(payloads)], results[len(payloads) :]):
+        assert [result["output_ids"] for result in once[:-1]] == expected
+        assert once[-1]["meta_info"]["lvspec"]["loose"] > 0
+    forwards = notes.read_text().split()
+    assert forwards.count("shared") > 10
+    assert forwards.count("plain") > 0
 
 
 @pytest.mark.parametrize(

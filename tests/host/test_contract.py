@@ -58,6 +58,19 @@ CALLED = {
         "extend_prefix_lens", "extend_seq_lens", "encoder_lens", "scaling", "enable_gqa",
         "causal", "is_cross_attn", "sliding_window_size",
     ),
+    "sglang.srt.layers.attention.flashinfer_backend.fast_prefill_plan": (
+        "qo_indptr", "paged_kv_indptr", "paged_kv_indices", "paged_kv_last_page_len",
+        "num_qo_heads", "num_kv_heads", "head_dim_qk", "page_size", "q_data_type",
+        "kv_data_type", "qo_indptr_host", "kv_indptr_host", "kv_lens_host", "max_q_len",
+        "max_kv_len",
+    ),
+    "sglang.srt.layers.attention.flashinfer_backend.FlashInferAttnBackend"
+    ".init_forward_metadata_out_graph": ("forward_batch", "in_capture"),
+    "sglang.srt.layers.attention.flashinfer_backend.FlashInferAttnBackend.init_cuda_graph_state": (
+        "max_bs", "max_num_tokens", "kv_indices_buf",
+    ),
+    "sglang.srt.layers.attention.base_attn_backend.AttentionBackend.shared_read_ends": ("fm",),
+    "sglang.srt.mem_cache.memory_pool.KVWriteLoc.for_layer": ("swa_loc",),
     "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool._init_kv_copy_and_warmup": ("self",),
     "sglang.srt.models.qwen2_5_vl.Qwen2_5_VLForConditionalGeneration.get_video_feature": ("items",),
     "sglang.srt.layers.radix_attention.RadixAttention.forward": ("q", "k", "v", "forward_batch"),
@@ -133,6 +146,17 @@ def test_a_called_function_takes_what_is_passed(path: str) -> None:
     parameters = inspect.signature(resolve_name(path)).parameters
     missing = set(CALLED[path]) - set(parameters)
     assert not missing, f"{path} no longer takes {sorted(missing)}"
+
+
+def test_flashinfers_wrapper_takes_what_the_tests_executor_takes() -> None:
+    from flashinfer import BatchPrefillWithPagedKVCacheWrapper as Wrapper
+
+    from tests.torch_paged import TorchPaged
+
+    for name, places in (("plan", 9), ("forward_return_lse", 3)):
+        ours, theirs = (inspect.signature(getattr(c, name)) for c in (TorchPaged, Wrapper))
+        named = dict.fromkeys(list(ours.parameters)[places:])
+        theirs.bind(*[None] * places, **named)
 
 
 @pytest.mark.parametrize("path", FIELDS)

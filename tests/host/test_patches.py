@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 import torch
 from prometheus_client import REGISTRY
+from sglang.srt.layers.attention import graph_variants
 from sglang.srt.managers.tokenizer_manager import TokenizerManager
 from sglang.srt.mem_cache import allocation
+from sglang.srt.model_executor.forward_batch_info import ForwardMode
+from sglang.srt.model_executor.runner import decode_cuda_graph_runner
 from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang.srt.server_args import ServerArgs
+from sglang.srt.speculative import spec_info
+from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.utils import video_decoder as host_decoder
 
 from lvspec_sglang.clips import moving_square, write_clip
@@ -25,6 +30,7 @@ from lvspec_sglang.patches import (
     pin_memory,
     request_policy,
     slot_writer,
+    verify_graph,
     video_decoder,
 )
 
@@ -129,3 +135,44 @@ def test_an_encoded_video_is_counted_only_with_the_patch() -> None:
     before, features = counted(), torch.zeros(3, 2)
     assert encode_count.count_videos(features, None, ["one", "two"]) is features
     assert counted() == before + 2
+
+
+def test_a_verify_graph_is_captured_with_a_mask_without_the_patch_and_not_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shape = SimpleNamespace(
+        speculative_num_steps=3, speculative_eagle_topk=1, speculative_num_draft_tokens=4
+    )
+    monkeypatch.setattr(spec_info, "get_spec_config", lambda: shape)
+    monkeypatch.setattr(decode_cuda_graph_runner, "get_spec", lambda: shape)
+    algorithm = SpeculativeAlgorithm.from_string("STANDALONE")
+    mask = torch.ones(8, dtype=torch.bool)
+    runner = SimpleNamespace(
+        model_runner=SimpleNamespace(
+            spec_algorithm=algorithm, is_draft_worker=False, dtype=torch.float32, device="cpu",
+            model_config=SimpleNamespace(hidden_size=2),
+        ),
+        buffers=SimpleNamespace(custom_mask=mask),
+        speculative_num_steps=3,
+        speculative_num_draft_tokens=4,
+    )  # fmt: skip
+    captured = unpatched(decode_cuda_graph_runner.DecodeCudaGraphRunner.get_spec_info)
+    dummy = unpatched(spec_info.create_dummy_verify_input)
+    for made in (captured(runner, 4), dummy(algorithm, mask, 4, False)):
+        assert made.custom_mask is mask
+        assert verify_graph.without_mask(made).custom_mask is None
+    assert verify_graph.without_mask(None) is None
+
+
+def test_a_backend_cannot_name_graphs_without_the_patch_and_can_with_it() -> None:
+    named = object()
+    runner = SimpleNamespace(
+        model_config=SimpleNamespace(hf_text_config=None), device="cpu",
+        spec_algorithm=SpeculativeAlgorithm.from_string("STANDALONE"), is_draft_worker=False,
+        attn_backend=SimpleNamespace(verify_variants=named),
+    )  # fmt: skip
+    host = unpatched(graph_variants.create_dsv41_candidate_graph_variants)
+    assert host(runner, ForwardMode.TARGET_VERIFY, 4) is None
+    assert verify_graph.variants(None, runner, ForwardMode.TARGET_VERIFY, 4) is named
+    assert verify_graph.variants(None, runner, ForwardMode.DECODE, 1) is None
+    assert verify_graph.variants("its own", runner, ForwardMode.TARGET_VERIFY, 4) == "its own"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lvspec_sglang import host, platform
+from lvspec_sglang.algorithm import LVSpecAlgorithm
 from lvspec_sglang.pairing import check_pair, check_tokenizers
 from lvspec_sglang.refusals import check_server_args
 
@@ -15,8 +16,10 @@ FINE: dict[str, Any] = {
     "speculative_use_rejection_sampling": False, "speculative_eagle_topk": None,
     "kv_cache_dtype": "auto", "page_size": 1, "enable_unified_memory": False,
     "enable_return_hidden_states": False, "enable_watermark": False, "use_ray": False,
-    "speculative_num_steps": None,
-    "speculative_num_draft_tokens": None,
+    "speculative_num_steps": None, "speculative_num_draft_tokens": None,
+    "speculative_draft_attention_backend": None, "attention_backend": "fa3",
+    "speculative_draft_model_path": None,
+    "decode_attention_backend": None,
 }  # fmt: skip
 
 
@@ -37,6 +40,12 @@ def test_ordinary_arguments_are_fine() -> None:
         ("speculative_use_rejection_sampling", True, "--speculative-use-rejection-sampling"),
         ("speculative_eagle_topk", 4, "--speculative-eagle-topk 4"),
         ("kv_cache_dtype", "fp8_e4m3", "--kv-cache-dtype fp8_e4m3: use --kv-cache-dtype auto"),
+        (
+            "speculative_draft_attention_backend",
+            "flashinfer",
+            "--speculative-draft-attention-backend flashinfer: leave it out or use triton",
+        ),
+        ("attention_backend", "flashinfer", "flashinfer without a draft model: use --attention"),
         ("page_size", 64, "--page-size 64: use --page-size 1"),
         ("enable_unified_memory", True, "--enable-unified-memory"),
         ("enable_return_hidden_states", True, "--enable-return-hidden-states"),
@@ -113,3 +122,25 @@ def test_the_platform_switch_takes_0_or_1(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv(platform.FORCE_ENV, "yes")
     with pytest.raises(ValueError, match="use 1 to force"):
         platform.applies()
+
+
+@pytest.mark.parametrize(
+    ("device", "target", "asked", "draft"),
+    [
+        ("cuda", "flashinfer", None, "triton"),
+        ("cuda", "flashinfer", "fa3", "fa3"),
+        ("cuda", "fa3", None, None),
+        ("cpu", "torch_native", None, None),
+    ],
+)
+def test_the_draft_never_decodes_on_flashinfer(
+    device: str, target: str, asked: str | None, draft: str | None
+) -> None:
+    args = SimpleNamespace(
+        device=device, attention_backend=target, prefill_attention_backend=None,
+        decode_attention_backend=None, speculative_draft_attention_backend=asked,
+        speculative_num_steps=None, max_running_requests=4,
+    )  # fmt: skip
+    LVSpecAlgorithm.handle_server_args(object.__new__(LVSpecAlgorithm), args)
+    assert args.speculative_draft_attention_backend == draft
+    assert args.speculative_num_draft_tokens == 11

@@ -19,9 +19,14 @@ def run(program: str, *args: str, interpret: bool, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
-def test_equals_the_reference(device: str, tmp_path: Path) -> None:
+def test_verdicts_equal_the_reference(device: str, tmp_path: Path) -> None:
     run("verify_program", device, interpret=device == "cpu", cache=tmp_path)
 
 
-def test_compiles_for_hopper(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def test_masses_equal_the_reference(device: str, tmp_path: Path) -> None:
+    run("mass_program", device, interpret=device == "cpu", cache=tmp_path)
+
+
+def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
     run("compile_program", interpret=False, cache=tmp_path)

@@ -1,0 +1,184 @@
+"""Mass and focus from queries and paged keys alone, beside any attention: two Triton launches.
+
+Keys are read once, in a fixed number of pieces a request, so that the grid never depends on the
+data. A piece leaves, for every query and head, the largest logit and the sum of exponentials over
+all visible keys, the same over the visual ones, their exponentials' sum of logits, and their
+number; the second launch joins the pieces.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+KEYS = 64  # keys a step
+PROGRAMS = 528  # four for each multiprocessor of an H200
+MAX_PIECES = 64
+LEFT = 6  # numbers a piece leaves for a query and head
+_LEFT = tl.constexpr(LEFT)
+_LOWEST = tl.constexpr(-1e38)
+
+
+@triton.jit
+def mass_pieces(
+    q: tl.tensor,
+    keys: tl.tensor,
+    table: tl.tensor,
+    rows: tl.tensor,
+    seq_lens: tl.tensor,
+    visual: tl.tensor,
+    pieces: tl.tensor,
+    scale: tl.tensor,
+    q_stride: tl.tensor,
+    key_stride: tl.tensor,
+    table_stride: tl.tensor,
+    visual_stride: tl.tensor,
+    WIDTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    QUERIES: tl.constexpr,
+    DIMS: tl.constexpr,
+    STEP: tl.constexpr,
+    PIECES: tl.constexpr,
+) -> None:
+    """One program a piece, KV head and request; queries are (token, head of the group) pairs."""
+    piece, kv_head, request = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    row = tl.load(rows + request)
+    prefix = tl.load(seq_lens + request)
+    length = prefix + WIDTH
+    share = tl.cdiv(tl.cdiv(length, PIECES), STEP) * STEP
+    start = piece * share
+    stop = tl.minimum(start + share, length)
+
+    place = tl.arange(0, QUERIES)
+    token = place // GROUP
+    dims = tl.arange(0, DIMS)
+    mine = (place < WIDTH * GROUP)[:, None] & (dims < DIM)[None, :]
+    heads = kv_head * GROUP + place % GROUP
+    at = (request * WIDTH + token).to(tl.int64) * q_stride + heads * DIM
+    queries = tl.load(q + at[:, None] + dims[None, :], mask=mine, other=0.0)
+
+    top = tl.full([QUERIES], _LOWEST, tl.float32)
+    total = tl.zeros([QUERIES], tl.float32)
+    seen_top = tl.full([QUERIES], _LOWEST, tl.float32)
+    seen = tl.zeros([QUERIES], tl.float32)
+    seen_dot = tl.zeros([QUERIES], tl.float32)
+    count = tl.zeros([STEP], tl.float32)
+    for begin in range(start, stop, STEP):
+        position = begin + tl.arange(0, STEP)
+        inside = position < stop
+        slot = tl.load(table + row * table_stride + position, mask=inside, other=0).to(tl.int64)
+        where = slot[:, None] * key_stride + kv_head * DIM + dims[None, :]
+        held = inside[:, None] & (dims < DIM)[None, :]
+        block = tl.load(keys + where, mask=held, other=0.0)
+        logits = tl.dot(queries, tl.trans(block), input_precision="ieee") * scale
+        visible = inside[None, :] & (position[None, :] <= prefix + token[:, None])
+        is_visual = tl.load(visual + row * visual_stride + position, mask=inside, other=0) != 0
+        count += (is_visual & inside).to(tl.float32)
+
+        among = tl.where(visible, logits, float("-inf"))
+        higher = tl.maximum(top, tl.max(among, axis=1))
+        total = total * tl.exp(top - higher) + tl.sum(tl.exp(among - higher[:, None]), axis=1)
+        top = higher
+
+        video = visible & is_visual[None, :]
+        among = tl.where(video, logits, float("-inf"))
+        higher = tl.maximum(seen_top, tl.max(among, axis=1))
+        weight = tl.exp(among - higher[:, None])
+        fade = tl.exp(seen_top - higher)
+        seen = seen * fade + tl.sum(weight, axis=1)
+        seen_dot = seen_dot * fade + tl.sum(weight * tl.where(video, logits, 0.0), axis=1)
+        seen_top = higher
+
+    cell = ((request * tl.num_programs(1) + kv_head) * PIECES + piece) * _LEFT * QUERIES
+    out = pieces + cell + place
+    tl.store(out, top)
+    tl.store(out + QUERIES, total)
+    tl.store(out + 2 * QUERIES, seen_top)
+    tl.store(out + 3 * QUERIES, seen)
+    tl.store(out + 4 * QUERIES, seen_dot)
+    tl.store(out + 5 * QUERIES, tl.zeros([QUERIES], tl.float32) + tl.sum(count, axis=0))
+
+
+@triton.jit
+def join_pieces(
+    pieces: tl.tensor,
+    mass: tl.tensor,
+    focus: tl.tensor,
+    WIDTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HEADS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    PIECES: tl.constexpr,
+    PIECES_BLOCK: tl.constexpr,
+) -> None:
+    """One program a query."""
+    request, token = tl.program_id(0), tl.program_id(1)
+    head = tl.arange(0, HEADS)
+    piece = tl.arange(0, PIECES_BLOCK)
+    real = head < KV_HEADS * GROUP
+    held = real[:, None] & (piece < PIECES)[None, :]
+    kv_head = (request * KV_HEADS + head // GROUP) * PIECES
+    cell = (kv_head[:, None] + piece[None, :]) * _LEFT * QUERIES
+    cell += pieces + (token * GROUP + head % GROUP)[:, None]
+
+    tops = tl.load(cell, mask=held, other=_LOWEST)
+    top = tl.max(tops, axis=1)
+    totals = tl.load(cell + QUERIES, mask=held, other=0.0)
+    total = tl.sum(totals * tl.exp(tops - top[:, None]), axis=1)
+    tops = tl.load(cell + 2 * QUERIES, mask=held, other=_LOWEST)
+    seen_top = tl.max(tops, axis=1)
+    weight = tl.exp(tops - seen_top[:, None])
+    seen = tl.sum(tl.load(cell + 3 * QUERIES, mask=held, other=0.0) * weight, axis=1)
+    dot = tl.sum(tl.load(cell + 4 * QUERIES, mask=held, other=0.0) * weight, axis=1)
+    count = tl.sum(tl.load(cell + 5 * QUERIES, mask=held, other=0.0), axis=1)
+
+    some = real & (count > 0)
+    seen = tl.where(some, seen, 1.0)
+    lse = seen_top + tl.log(seen)
+    share = tl.exp(lse - top - tl.log(tl.where(some, total, 1.0)))
+    pick = tl.log(tl.where(some, count, 1.0)) - (lse - dot / seen)
+    at = (request * WIDTH + token) * KV_HEADS * GROUP + head
+    tl.store(mass + at, tl.where(some, share, 0.0), mask=real)
+    tl.store(focus + at, tl.where(some, pick, 0.0), mask=real)
+
+
+def paged_visual_attention(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    table: torch.Tensor,
+    rows: torch.Tensor,
+    seq_lens: torch.Tensor,
+    visual: torch.Tensor,
+    scale: float,
+    mass: torch.Tensor,
+    focus: torch.Tensor,
+) -> None:
+    """Write ``relevance.attention.visual_attention`` of a verify forward's queries.
+
+    Args:
+        q: ``[batch * width, heads, head_dim]``, contiguous but for the first stride.
+        keys: ``[slots, kv_heads, head_dim]``, those of the chain written.
+        table: slot of each position, ``[rows, context]`` int32.
+        rows, seq_lens: row and committed length of each request, ``[batch]``.
+        visual: which positions are visual, ``[rows, context]`` bool.
+        scale: of the logits.
+        mass, focus: ``[batch * width, heads]`` float32, contiguous, written.
+    """
+    batch = len(rows)
+    width, group, dim = len(q) // batch, q.shape[1] // keys.shape[1], q.shape[2]
+    kv_heads = keys.shape[1]
+    count = min(MAX_PIECES, max(1, PROGRAMS // (batch * kv_heads)))
+    queries = max(16, triton.next_power_of_2(width * group))
+    pieces = torch.empty(batch * kv_heads * count * LEFT * queries, device=q.device)
+    mass_pieces[(count, kv_heads, batch)](
+        q, keys, table, rows, seq_lens, visual, pieces, scale,
+        q.stride(0), keys.stride(0), table.stride(0), visual.stride(0),
+        WIDTH=width, GROUP=group, DIM=dim, QUERIES=queries,
+        DIMS=max(16, triton.next_power_of_2(dim)), STEP=KEYS, PIECES=count,
+    )  # fmt: skip
+    join_pieces[(batch, width)](
+        pieces, mass, focus, WIDTH=width, GROUP=group, KV_HEADS=kv_heads,
+        HEADS=triton.next_power_of_2(kv_heads * group), QUERIES=queries, PIECES=count,
+        PIECES_BLOCK=triton.next_power_of_2(count),
+    )  # fmt: skip
