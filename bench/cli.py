@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lvspec_sglang.bench.gpu import add_kernels_arguments, add_speed_arguments, kernels, speed
 from lvspec_sglang.serving import ServerFailed
 
 RESERVED_SEED = 20_000
@@ -40,6 +41,9 @@ def add_parser(commands: Any) -> None:
     prefix.add_argument(
         "--traffic-seconds", type=float, default=600, help="how long random traffic runs (600)"
     )
+
+    add_speed_arguments(add_bench(benches, "speed", "decoding speed side by side", speed, 16))
+    add_kernels_arguments(add_bench(benches, "kernels", "kernels against floors", kernels, 1))
 
 
 def add_bench(

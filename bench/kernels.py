@@ -1,0 +1,218 @@
+"""Kernels and attention forms against their floors and their torch references.
+
+On a CUDA GPU: the accept kernel, the mass kernel, and FlashInfer's verify attention plain and with
+videos shared. Without one only the torch references run, at small sizes; the rest is marked so.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from itertools import product
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from lvspec_sglang.attention.chain_plan import Context
+from lvspec_sglang.bench.record import new_record, write_record
+from lvspec_sglang.bench.shapes import SHAPES, Shape
+from lvspec_sglang.relevance.attention import visual_attention
+from lvspec_sglang.verify.rule import Evidence, Policy, accept
+
+WIDTH = 11
+TEXT = 200  # tokens of a request that are not its video's
+VIDEOS = (1024, 4096, 10240, 16384, 65536)
+BATCHES = (1, 4, 16, 64)
+NO_GPU = "needs a CUDA GPU"
+
+
+class Case:
+    """Requests on videos of a length, their KV in a pool, one layer of a target."""
+
+    def __init__(self, shape: Shape, video: int, batch: int, shared: bool, device: str) -> None:
+        self.shape, self.video, self.batch, self.shared = shape, video, batch, shared
+        self.length = video + TEXT
+        context = self.length + WIDTH
+        generator = torch.Generator(device).manual_seed(0)
+        slots = batch * context
+        self.table = torch.randperm(slots, generator=generator, device=device)
+        self.table = self.table.view(batch, context).int()
+        if shared:
+            self.table[:, : video + 4] = self.table[0, : video + 4].clone()
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+
+        def noise(*size: int) -> torch.Tensor:
+            return torch.randn(size, generator=generator, device=device, dtype=dtype)
+
+        self.keys = noise(slots, shape.kv_heads, shape.head_dim)
+        self.values = noise(slots, shape.kv_heads, shape.head_dim)
+        self.q = noise(batch * WIDTH, shape.heads, shape.head_dim)
+        self.rows = torch.arange(batch, device=device)
+        self.seq_lens = torch.full((batch,), self.length, device=device)
+        self.visual = torch.zeros(batch, context, dtype=torch.bool, device=device)
+        self.visual[:, 4 : video + 4] = True
+        self.contexts = [
+            Context(i, ((4, video + 4),), "one" if shared else i) for i in range(batch)
+        ]
+        self.scale = shape.head_dim**-0.5
+
+    def key_bytes(self, together: bool) -> int:
+        """Bytes of the keys a layer must read, the shared video's once if read together."""
+        token = self.shape.kv_heads * self.shape.head_dim * self.keys.element_size()
+        videos = 1 if together and self.shared else self.batch
+        return token * (videos * self.video + self.batch * (TEXT + WIDTH))
+
+    def reference(self, request: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Attention, mass and focus of one request in fp32."""
+        slots = self.table[request].long()
+        group = self.shape.heads // self.shape.kv_heads
+        k, v = (c[slots].float().repeat_interleave(group, 1) for c in (self.keys, self.values))
+        q = self.q[request * WIDTH : (request + 1) * WIDTH].float()
+        logits = torch.einsum("qhd,khd->hqk", q, k) * self.scale
+        visible = torch.ones(WIDTH, len(slots), dtype=torch.bool, device=q.device)
+        logits = logits.masked_fill(~visible.tril_(self.length), float("-inf"))
+        output = torch.einsum("hqk,khd->qhd", logits.softmax(-1), v)
+        return output, *visual_attention(logits, self.visual[request])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and print the table."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    small = device == "cpu"
+    videos = _numbers(arguments.videos) or ((256, 1024) if small else VIDEOS)
+    batches = _numbers(arguments.batches) or ((1, 2) if small else BATCHES)
+    shape = SHAPES[arguments.shape]
+    bandwidth = copy_bandwidth(device)
+    rows = [accept_row(batch, device) for batch in batches]
+    for video, batch in product(videos, batches):
+        for shared in (False, True) if batch > 1 else (False,):
+            case = Case(shape, video, batch, shared, device)
+            rows += attention_rows(case, bandwidth, device)
+    record = new_record("kernels") | {
+        "shape": arguments.shape,
+        "copy_bandwidth": bandwidth,
+        "rows": rows,
+    }
+    _print(record)
+    if arguments.json:
+        write_record(arguments.json, record)
+
+
+def accept_row(batch: int, device: str) -> dict[str, Any]:
+    """The accept rule of a batch at K = 10, everybody relaxed."""
+    steps = WIDTH - 1
+    generator = torch.Generator(device).manual_seed(batch)
+
+    def share(*size: int) -> torch.Tensor:
+        return torch.rand(size, generator=generator, device=device)
+
+    target = torch.randint(0, 20, (batch, WIDTH), generator=generator, device=device)
+    drafted = torch.where(share(batch, steps) < 0.7, target[:, :steps], 30)
+    wide = torch.full((batch,), steps, device=device)
+    half = torch.full((batch,), 0.5, device=device)
+    policy = Policy(wide, half, half, wide, wide, half > 1)
+    relevance, log_ratio, entropy = (share(batch, steps) for _ in range(3))
+    evidence = Evidence(relevance, log_ratio, entropy, share(batch, steps) < 0.1)
+    row = {"what": "accept, torch", "batch": batch, "us": _time(
+        lambda: accept(drafted, target, policy, evidence), device)}  # fmt: skip
+    if device == "cpu":
+        return row | {"kernel": NO_GPU}
+    from lvspec_sglang.verify.kernel import accept_triton
+
+    found, expected = (f(drafted, target, policy, evidence) for f in (accept_triton, accept))
+    equal = all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    kernel = _time(lambda: accept_triton(drafted, target, policy, evidence), device)
+    return row | {"kernel_us": kernel, "kernel_equal": equal}
+
+
+def attention_rows(case: Case, bandwidth: float, device: str) -> list[dict[str, Any]]:
+    """Mass kernel and verify attention of one case."""
+    about = {"video": case.video, "batch": case.batch, "shared": case.shared}
+    key_us = case.key_bytes(together=False) / bandwidth * 1e6
+    both_us = 2 * case.key_bytes(together=True) / bandwidth * 1e6
+    if device == "cpu":
+        us = _time(lambda: case.reference(0), device)
+        return [about | {"what": "attention, mass, focus of one request, torch", "us": us,
+                         "floor_us": 2 * key_us / case.batch, "kernels": NO_GPU}]  # fmt: skip
+    from lvspec_sglang.attention.mass_kernel import paged_visual_attention
+
+    out = torch.empty(2, len(case.q), case.shape.heads, device=device)
+    inputs = case.q, case.keys, case.table, case.rows, case.seq_lens, case.visual, case.scale
+
+    def masses() -> None:
+        paged_visual_attention(*inputs, *out)
+
+    masses()
+    wanted = case.reference(case.batch - 1)
+    last = out[:, -WIDTH:]
+    error = max(float((last[i] - wanted[1 + i]).abs().max()) for i in (0, 1))
+    rows = [about | {"what": "mass and focus", "us": _time(masses, device), "floor_us": key_us,
+                     "error": error}]  # fmt: skip
+    for together in (False, True) if case.shared else (False,):
+        us, output = flashinfer_attention(case, together)
+        error = float((output[-WIDTH:].float() - wanted[0]).abs().max())
+        floor = both_us if together else 2 * key_us
+        name = "verify attention, video shared" if together else "verify attention, plain"
+        rows.append(about | {"what": name, "us": us, "floor_us": floor, "error": error})
+    return rows
+
+
+def flashinfer_attention(case: Case, together: bool) -> tuple[float, torch.Tensor]:
+    """Microseconds and output of the planned attention on FlashInfer."""
+    from flashinfer import BatchPrefillWithPagedKVCacheWrapper
+    from flashinfer.cascade import merge_state
+
+    from lvspec_sglang.attention import chain
+
+    heads = case.shape.heads, case.shape.kv_heads, case.shape.head_dim
+    shape = chain.Shape(*heads, torch.bfloat16, torch.bfloat16)
+    space = torch.empty(512 << 20, dtype=torch.uint8, device="cuda")
+    wrappers = (BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend="fa2") for _ in range(3))
+    calls = chain.bundle((chain.Call(w, shape, None) for w in wrappers), len(case.q), "cuda")
+    attention = chain.ChainAttention(case.table, WIDTH, merge_state)
+    attention.plan(calls, case.contexts, [case.length] * case.batch, shared=together)
+    layer = SimpleNamespace(scaling=case.scale, logit_cap=0.0)
+    cache = case.keys[:, None], case.values[:, None]
+
+    def attend() -> torch.Tensor:
+        return attention.forward(case.q, cache, layer)
+
+    return _time(attend, "cuda"), attend()
+
+
+def copy_bandwidth(device: str) -> float:
+    """Bytes a second of a large copy, read and written: what a floor is measured against."""
+    source = torch.empty((2 << 30) if device == "cuda" else (64 << 20), dtype=torch.uint8)
+    source = source.to(device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _time(lambda: target.copy_(source), device) * 1e6
+
+
+def _time(function: Callable[[], Any], device: str) -> float:
+    """Median microseconds, caches cleared between runs on a GPU."""
+    if device == "cuda":
+        from triton.testing import do_bench
+
+        return float(do_bench(function, return_mode="median")) * 1e3
+    function()
+    taken = []
+    for _ in range(9):
+        start = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - start)
+    return median(taken) * 1e6
+
+
+def _numbers(given: str | None) -> tuple[int, ...]:
+    return tuple(int(number) for number in given.split(",")) if given else ()
+
+
+def _print(record: dict[str, Any]) -> None:
+    print(f"{record['hardware']}; heads of {record['shape']}; "
+          f"copies at {record['copy_bandwidth'] / 1e9:.0f} GB/s")  # fmt: skip
+    for row in record["rows"]:
+        print("  ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in row.items()
+        ))  # fmt: skip
