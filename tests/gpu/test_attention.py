@@ -1,0 +1,40 @@
+"""FlashInfer's plans and the mass kernel on the device, against torch."""
+
+import pytest
+import torch
+
+from lvspec_sglang.bench.kernels import WIDTH, Case, accept_row, flashinfer_attention
+from lvspec_sglang.bench.shapes import SHAPES
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("batch", "shared"), [(1, False), (4, False), (4, True), (16, True)])
+def test_verify_attention(shape: str, batch: int, shared: bool) -> None:
+    case = Case(SHAPES[shape], 1500, batch, shared, "cuda")
+    for together in (False, True) if shared else (False,):
+        _, output = flashinfer_attention(case, together)
+        for request in (0, batch - 1):
+            expected = case.reference(request)[0]
+            found = output[request * WIDTH : (request + 1) * WIDTH].float()
+            torch.testing.assert_close(found, expected, rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("batch", [1, 16])
+def test_mass_and_focus(shape: str, batch: int) -> None:
+    from lvspec_sglang.attention.mass_kernel import paged_visual_attention
+
+    case = Case(SHAPES[shape], 3000, batch, False, "cuda")
+    out = torch.full((2, len(case.q), case.shape.heads), torch.nan, device="cuda")
+    paged_visual_attention(
+        case.q, case.keys, case.table, case.rows, case.seq_lens, case.visual, case.scale, *out
+    )
+    for request in (0, batch - 1):
+        mine = out[:, request * WIDTH : (request + 1) * WIDTH]
+        for found, expected in zip(mine, case.reference(request)[1:], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 64])
+def test_the_verdict_is_the_references(batch: int) -> None:
+    assert accept_row(batch, "cuda")["kernel_equal"]
