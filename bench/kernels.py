@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import product
 from statistics import median
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,7 +24,19 @@ WIDTH = 11
 TEXT = 200  # tokens of a request that are not its video's
 VIDEOS = (1024, 4096, 10240, 16384, 65536)
 BATCHES = (1, 4, 16, 64)
+MATRIX = 8192, 1024  # side of the product that stands for the peak, on a GPU and on a CPU
 NO_GPU = "needs a CUDA GPU"
+
+
+class Machine(NamedTuple):
+    """What floors are measured against: a large copy and a large matrix product of this machine."""
+
+    bytes_per_second: float
+    operations_per_second: float
+
+    def floor_us(self, data: int, work: int) -> float:
+        """Microseconds in which ``data`` bytes are read and ``work`` operations done, at best."""
+        return max(data / self.bytes_per_second, work / self.operations_per_second) * 1e6
 
 
 class Case:
@@ -63,6 +75,10 @@ class Case:
         videos = 1 if together and self.shared else self.batch
         return token * (videos * self.video + self.batch * (TEXT + WIDTH))
 
+    def operations(self) -> int:
+        """Multiplications and additions of all queries with all keys, once."""
+        return 2 * len(self.q) * self.shape.heads * self.shape.head_dim * (self.length + WIDTH)
+
     def reference(self, request: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Attention, mass and focus of one request in fp32."""
         slots = self.table[request].long()
@@ -83,15 +99,15 @@ def run(arguments: argparse.Namespace) -> None:
     videos = _numbers(arguments.videos) or ((256, 1024) if small else VIDEOS)
     batches = _numbers(arguments.batches) or ((1, 2) if small else BATCHES)
     shape = SHAPES[arguments.shape]
-    bandwidth = copy_bandwidth(device)
+    machine = Machine(copy_bandwidth(device), product_rate(device))
     rows = [accept_row(batch, device) for batch in batches]
     for video, batch in product(videos, batches):
         for shared in (False, True) if batch > 1 else (False,):
             case = Case(shape, video, batch, shared, device)
-            rows += attention_rows(case, bandwidth, device)
+            rows += attention_rows(case, machine, device)
     record = new_record("kernels") | {
         "shape": arguments.shape,
-        "copy_bandwidth": bandwidth,
+        "machine": machine._asdict(),
         "rows": rows,
     }
     _print(record)
@@ -126,15 +142,15 @@ def accept_row(batch: int, device: str) -> dict[str, Any]:
     return row | {"kernel_us": kernel, "kernel_equal": equal}
 
 
-def attention_rows(case: Case, bandwidth: float, device: str) -> list[dict[str, Any]]:
+def attention_rows(case: Case, machine: Machine, device: str) -> list[dict[str, Any]]:
     """Mass kernel and verify attention of one case."""
     about = {"video": case.video, "batch": case.batch, "shared": case.shared}
-    key_us = case.key_bytes(together=False) / bandwidth * 1e6
-    both_us = 2 * case.key_bytes(together=True) / bandwidth * 1e6
+    keys, work = case.key_bytes(together=False), case.operations()
     if device == "cpu":
         us = _time(lambda: case.reference(0), device)
-        return [about | {"what": "attention, mass, focus of one request, torch", "us": us,
-                         "floor_us": 2 * key_us / case.batch, "kernels": NO_GPU}]  # fmt: skip
+        floor = machine.floor_us(2 * keys, 2 * work) / case.batch
+        name = "attention, mass, focus of one request, torch"
+        return [about | {"what": name, "us": us, "floor_us": floor, "kernels": NO_GPU}]
     from lvspec_sglang.attention.mass_kernel import paged_visual_attention
 
     out = torch.empty(2, len(case.q), case.shape.heads, device=device)
@@ -147,12 +163,12 @@ def attention_rows(case: Case, bandwidth: float, device: str) -> list[dict[str, 
     wanted = case.reference(case.batch - 1)
     last = out[:, -WIDTH:]
     error = max(float((last[i] - wanted[1 + i]).abs().max()) for i in (0, 1))
-    rows = [about | {"what": "mass and focus", "us": _time(masses, device), "floor_us": key_us,
-                     "error": error}]  # fmt: skip
+    us, floor = _time(masses, device), machine.floor_us(keys, work)
+    rows = [about | {"what": "mass and focus", "us": us, "floor_us": floor, "error": error}]
     for together in (False, True) if case.shared else (False,):
         us, output = flashinfer_attention(case, together)
         error = float((output[-WIDTH:].float() - wanted[0]).abs().max())
-        floor = both_us if together else 2 * key_us
+        floor = machine.floor_us(2 * case.key_bytes(together), 2 * work)
         name = "verify attention, video shared" if together else "verify attention, plain"
         rows.append(about | {"what": name, "us": us, "floor_us": floor, "error": error})
     return rows
@@ -179,6 +195,13 @@ def flashinfer_attention(case: Case, together: bool) -> tuple[float, torch.Tenso
         return attention.forward(case.q, cache, layer)
 
     return _time(attend, "cuda"), attend()
+
+
+def product_rate(device: str) -> float:
+    """Operations a second of a large matrix product in the dtype measured."""
+    dtype, side = (torch.bfloat16, MATRIX[0]) if device == "cuda" else (torch.float32, MATRIX[1])
+    a = torch.randn(side, side, dtype=dtype, device=device)
+    return 2 * side**3 / _time(lambda: a @ a, device) * 1e6
 
 
 def copy_bandwidth(device: str) -> float:
@@ -209,8 +232,8 @@ def _numbers(given: str | None) -> tuple[int, ...]:
 
 
 def _print(record: dict[str, Any]) -> None:
-    print(f"{record['hardware']}; heads of {record['shape']}; "
-          f"copies at {record['copy_bandwidth'] / 1e9:.0f} GB/s")  # fmt: skip
+    rates = ", ".join(f"{name} {rate:.3g}" for name, rate in record["machine"].items())
+    print(f"{record['hardware']}; heads of {record['shape']}; {rates}")
     for row in record["rows"]:
         print("  ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
