@@ -90,3 +90,14 @@ def test_what_speed_refuses(
 ) -> None:
     assert main(["bench", "speed", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
+def test_kernels_run_here_and_say_what_needs_a_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.json"
+    arguments = "--shape 3B --videos 64 --batches 1,2".split()
+    assert main(["bench", "kernels", *arguments, "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert len(rows) == 2 + 3
+    assert all(row["us"] > 0 for row in rows)
+    assert [row.get("kernel") or row["kernels"] for row in rows] == ["needs a CUDA GPU"] * 5
