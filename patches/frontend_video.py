@@ -59,7 +59,13 @@ def sampled_clip(expr: Any) -> bytes:
 
 
 def send_media(original: Callable[..., None], self: Any, s: Any, data: dict[str, Any]) -> None:
-    """Put a program's videos into ``video_data``; its image is the host's affair."""
+    """Put a program's videos into ``video_data``, of each prompt where ``sgl.select`` sends many.
+
+    A program's one image is the host's affair.
+
+    Raises:
+        ValueError: videos beside an image.
+    """
     videos = [
         media for _, media in s.images_ if isinstance(media, str) and media.startswith(PREFIX)
     ]
@@ -68,7 +74,8 @@ def send_media(original: Callable[..., None], self: Any, s: Any, data: dict[str,
         return
     if len(videos) < len(s.images_):
         raise ValueError("a frontend program takes videos or an image, not both")
-    data["video_data"] = videos
+    prompts = data.get("text")
+    data["video_data"] = [videos for _ in prompts] if isinstance(prompts, list) else videos
 
 
 _REASON = "sgl.video fails: without OpenCV in the program, and with it in the server"

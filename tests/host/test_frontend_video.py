@@ -41,9 +41,12 @@ def test_its_frames_go_out_as_a_video_with_the_patch(program: Any, video: SglVid
     frontend_video.add_video(program, video)
     frontend_video.add_video(program, video)
     assert program.text_ == "<|vision_start|><|video_pad|><|vision_end|>" * 2
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = {"text": program.text_}
     frontend_video.send_media(RuntimeEndpoint._add_images, RuntimeEndpoint, program, data)
-    assert list(data) == ["video_data"] and len(data["video_data"]) == 2
+    assert list(data) == ["text", "video_data"] and len(data["video_data"]) == 2
+    choices: dict[str, Any] = {"text": ["yes", "no", "perhaps"]}
+    frontend_video.send_media(RuntimeEndpoint._add_images, RuntimeEndpoint, program, choices)
+    assert choices["video_data"] == [data["video_data"]] * 3
     sent = Path(video.path).with_name("sent.mp4")
     sent.write_bytes(base64.b64decode(data["video_data"][0].removeprefix(frontend_video.PREFIX)))
     with av.open(str(sent)) as container:
