@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,23 @@ def test_a_command_with_wrong_arguments_says_so(capsys: pytest.CaptureFixture[st
     assert "--rules 'nothing'" in capsys.readouterr().err
     assert main(["bench", "fidelity", "--clips", "0"]) == 2
     assert "at least 1 clip" in capsys.readouterr().err
+
+
+def test_a_bench_that_is_ended_leaves_by_its_exits(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = []
+
+    def ended(arguments: argparse.Namespace) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            left.append("server")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(fidelity, "run", ended)
+    with pytest.raises(SystemExit, match="143"):
+        main(["bench", "fidelity", "--clips", "1"])
+    assert left == ["server"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_rules_of_equal_server_settings_share_a_server() -> None:
