@@ -163,6 +163,9 @@ def test_a_stopped_run_goes_on(tmp_path: Path, truths: list[dict[str, Any]]) -> 
     assert again.has(STRICT, truths[2]["video"])
     assert not again.has(STRICT, truths[3]["video"])
     assert again.answers == log.answers
+    again.check(truths)
+    with pytest.raises(ValueError, match="give the same --questions"):
+        again.check([truth | {"asked": []} for truth in truths])
     again.begin(strict)
     with pytest.raises(ValueError, match="has 'strict' as"):
         again.begin(Rule(STRICT, STRICT, {}, {"preset": "paper"}))
