@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -69,6 +70,18 @@ class AnswerLog:
 
     def has(self, rule: str, video: str) -> bool:
         return video in self.answers.get(rule, {})
+
+    def check(self, truths: Sequence[dict[str, Any]]) -> None:
+        """Raises ValueError if conversations in the file asked other questions than ``truths``."""
+        turns = {truth["video"]: 1 + len(truth["asked"]) for truth in truths}
+        for rule, clips in self.answers.items():
+            for video, answers in clips.items():
+                if len(answers) != turns.get(video, len(answers)):
+                    raise ValueError(
+                        f"{self.path}: {rule} has {len(answers)} answers about {video}, now"
+                        f" {turns[video]} are asked for: give the same --questions, or another"
+                        " --json"
+                    )
 
     def close(self) -> None:
         self._file.close()

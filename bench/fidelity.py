@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         truths = held_out_clips(
             arguments.clips, arguments.seed, arguments.questions, folder, writer
         )
+        log.check(truths)
         record = new_record("fidelity") | {
             "pair": "mini",
             "dtype": "float32",

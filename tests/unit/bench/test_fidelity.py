@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,23 @@ def test_a_command_with_wrong_arguments_says_so(capsys: pytest.CaptureFixture[st
     assert "at least 1 clip" in capsys.readouterr().err
 
 
+def test_a_bench_that_is_ended_leaves_by_its_exits(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = []
+
+    def ended(arguments: argparse.Namespace) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            left.append("server")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(fidelity, "run", ended)
+    with pytest.raises(SystemExit, match="143"):
+        main(["bench", "fidelity", "--clips", "1"])
+    assert left == ["server"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_rules_of_equal_server_settings_share_a_server() -> None:
     rules = [*baselines(), *loose(DEFAULT, (0.5, 0.7)), *loose("random", (0.5,))]
     groups = fidelity.servers(rules)
@@ -144,6 +163,9 @@ def test_a_stopped_run_goes_on(tmp_path: Path, truths: list[dict[str, Any]]) -> 
     assert again.has(STRICT, truths[2]["video"])
     assert not again.has(STRICT, truths[3]["video"])
     assert again.answers == log.answers
+    again.check(truths)
+    with pytest.raises(ValueError, match="give the same --questions"):
+        again.check([truth | {"asked": []} for truth in truths])
     again.begin(strict)
     with pytest.raises(ValueError, match="has 'strict' as"):
         again.begin(Rule(STRICT, STRICT, {}, {"preset": "paper"}))
