@@ -45,7 +45,7 @@ def test_a_server_takes_text_or_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     ("given", "said"),
     [
         ("strict", "a JSON object, for example"),
-        ({"preset": "quick"}, "preset 'quick': one of strict, paper"),
+        ({"preset": "quick"}, "preset 'quick': one of strict, paper, balanced, fast"),
         ({"loose": 1}, "unknown lvspec key 'loose'; allowed are rule, loose_ratio"),
         ({"loose_ratio": 1.5}, "loose_ratio 1.5: from 0.0 to 1.0"),
         ({"loose_ratio": "high"}, "loose_ratio 'high': a number"),
