@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lvspec_sglang.pruning import PRUNERS, Grid, Scores, budget
 from lvspec_sglang.pruning import verifier as verifier_module
-from lvspec_sglang.pruning.unbiased import AlignmentChange, AlignmentRise
+from lvspec_sglang.pruning.unbiased import AlignmentChange, AlignmentFall
 from lvspec_sglang.pruning.uniform import Uniform
 from lvspec_sglang.pruning.verifier import (
     AttentionReceived,
@@ -110,7 +110,7 @@ def chunked(kind: type[Scores], cuts: list[int], seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("cuts", [[8], [13], [5, 17, 31], [28, 29, 30, 39]])
 @pytest.mark.parametrize(
     ("kind", "pruner"),
-    [(AttentionReceived, VerifierGuided()), (AlignmentRise, AlignmentChange())],
+    [(AttentionReceived, VerifierGuided()), (AlignmentFall, AlignmentChange())],
 )
 def test_a_prompt_in_chunks_gives_the_choice_of_a_whole_one(
     kind: type[Scores], pruner: VerifierGuided | AlignmentChange, cuts: list[int]
@@ -121,17 +121,17 @@ def test_a_prompt_in_chunks_gives_the_choice_of_a_whole_one(
     assert pruner.choose(grid, 0.3, cut).tolist() == pruner.choose(grid, 0.3, whole).tolist()
 
 
-def test_alignment_rises_where_a_token_turns_towards_the_text() -> None:
+def test_alignment_falls_where_a_token_turns_from_the_text() -> None:
     """Token 2 becomes the text's direction, token 3 leaves it, token 1 was there all along."""
     visual = torch.tensor([False, True, True, True, False])
     x, y = torch.eye(2)
-    scores = AlignmentRise(visual)
-    first, last = AlignmentRise.layers(8)
+    scores = AlignmentFall(visual)
+    first, last = AlignmentFall.layers(8)
     scores.observe(first, 0, torch.stack([x, x, y, x, x]), None, 1.0)
     scores.observe(last, 0, torch.stack([x, x, x, y, x]), None, 1.0)
-    assert scores.of(torch.tensor([1, 2, 3])).tolist() == [0.0, 2.0, -2.0]
+    assert scores.of(torch.tensor([1, 2, 3])).tolist() == [0.0, -2.0, 2.0]
     assert AlignmentChange().choose(Grid(1, 1, 3), 0.3, scores.of(torch.arange(1, 4))).tolist() == [
-        1
+        2
     ]
 
 
