@@ -177,12 +177,14 @@ def pruned(ratio: float) -> list[Rule]:
 
 
 def main() -> list[Rule]:
-    """The presets, FLy, and the default's and the control's curves at each preset's floor."""
-    floors = sorted({relax.floor for relax in PRESETS.values()})
+    """The presets, FLy, and the default's and the control's curves, bare and at presets' floors."""
+    floors = sorted({relax.floor for relax in PRESETS.values()} - {0.0})
     return [
         *presets(),
         *fly(),
-        *(rule for scorer in (DEFAULT, "random") for rule in loose(scorer, RATIOS[1:], floors)),
+        *loose(DEFAULT, RATIOS[1:]),
+        *loose(DEFAULT, (0.3, 0.7), floors),
+        *loose("random", RATIOS[1:], [0.0, *floors]),
     ]
 
 
