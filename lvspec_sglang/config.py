@@ -99,6 +99,39 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
+class StepAsideConfig:
+    """When rounds are decoded plainly, see ``step_aside.py``.
+
+    Attributes:
+        above: nothing is drafted for a batch of more requests; None for no such bound.
+        measure: whether the faster of drafting and plain decoding is chosen by their measured
+            speed; None: on an accelerator, not on the CPU platform.
+        run: rounds until the slower way is tried again, at first.
+        trial: rounds of a try.
+        longest: the most rounds between tries.
+    """
+
+    above: int | None = None
+    measure: bool | None = None
+    run: int = 64
+    trial: int = 8
+    longest: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.measure is not None and not isinstance(self.measure, bool):
+            raise ValueError(f"step_aside measure {self.measure!r}: true, false or null")
+        for name in ("above", "run", "trial", "longest"):
+            value = getattr(self, name)
+            if value is None and name == "above":
+                continue
+            least = 0 if name == "above" else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"step_aside {name} {value!r}: a whole number from {least}")
+        if self.longest < self.run:
+            raise ValueError(f"step_aside longest {self.longest}: at least run, {self.run}")
+
+
+@dataclass(frozen=True)
 class LVSpecConfig:
     """A server's configuration.
 
@@ -114,6 +147,7 @@ class LVSpecConfig:
         keep: share of a video's tokens that the draft keeps, above 0.
         keep_at_least: tokens of a video that are kept in any case; a shorter one is kept whole,
             as there is next to nothing to save.
+        step_aside: when rounds are decoded plainly.
     """
 
     relax: RelaxConfig = field(default_factory=RelaxConfig)
@@ -124,6 +158,7 @@ class LVSpecConfig:
     pruning: str = "verifier"
     keep: float = 0.1
     keep_at_least: int = 512
+    step_aside: StepAsideConfig = field(default_factory=StepAsideConfig)
 
     def __post_init__(self) -> None:
         _one_of("relevance", self.relevance, SCORERS)
@@ -206,6 +241,10 @@ def parse_server(text: str) -> LVSpecConfig:
             if not isinstance(given[key], list):
                 raise ValueError(f"{key} {given[key]!r}: a list")
             given[key] = tuple(given[key])
+    if "step_aside" in given:
+        aside = _object("step_aside", given["step_aside"])
+        _known(aside, StepAsideConfig, ())
+        given["step_aside"] = StepAsideConfig(**aside)
     return LVSpecConfig(relax=relax, **given)
 
 

@@ -1,7 +1,7 @@
 """The requests in flight: what of each the draft holds, and how far each is relaxed."""
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -13,6 +13,7 @@ from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
 
 from lvspec_sglang.attention.chain_plan import Context
 from lvspec_sglang.config import RelaxConfig, RequestConfig, parse_request
+from lvspec_sglang.counters import count
 from lvspec_sglang.draft.batches import Segment
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel, Prompt
@@ -89,6 +90,10 @@ class Following:
             prompt = Prompt(on_device, kept, mm, rope_delta)
             prefix = prompt_digest(ids[: spans[-1][1]], req.extra_key) if spans else None
             self.by_row[row] = Followed(req, prompt, config, spans, prefix, videos)
+            dropped = len(ids) - len(kept)
+            count("visual_tokens", dropped, draft="dropped")
+            seen = sum(stop - start for start, stop in spans)
+            count("visual_tokens", seen - dropped, draft="kept")
         self.draft.view.begin(row, kept, len(ids), rope_delta)
         self.relaxation.begin(
             row,
@@ -118,28 +123,40 @@ class Following:
         free = req.grammar is None and not req.return_logprob and len(stops) <= MAX_STOP_TOKENS
         return config if sees and free else replace(config, relax=RelaxConfig())
 
-    def catch_up(self, reqs: Iterable[Req]) -> None:
+    def catch_up(self, reqs: Iterable[Req], whole: Mapping[int, Prompt]) -> bool:
         """Prefill the draft's context of requests that are new or whose slots were swapped.
 
         It is done before a request's first round rather than after its prefill: by then the radix
         cache has given all users of a video the same slots, and the first token is on its way.
+
+        Args:
+            whole: by row, the context of requests the draft has sat out some rounds of.
+
+        Returns whether anything was prefilled.
         """
         rows = []
         for req in reqs:
             followed = self.by_row.get(req.kv.req_pool_idx)
-            if followed is not None and followed.cached_len != req.kv.cache_protected_len:
-                followed.cached_len = req.kv.cache_protected_len
-                rows.append(req.kv.req_pool_idx)
+            if followed is None:
+                continue
+            row, cached_len = req.kv.req_pool_idx, req.kv.cache_protected_len
+            if followed.cached_len != cached_len or row in whole:
+                followed.cached_len = cached_len
+                rows.append(row)
+        prefilled = False
+        prompts = {row: whole.get(row, self.by_row[row].prompt) for row in rows}
         while rows:
-            rows = self._prefill(rows)
+            rows, wrote = self._prefill(rows, prompts)
+            prefilled |= wrote
+        return prefilled
 
-    def _prefill(self, rows: list[int]) -> list[int]:
+    def _prefill(self, rows: list[int], prompts: dict[int, Prompt]) -> tuple[list[int], bool]:
         """Prefill ``rows``; return those that first need what another of them now writes."""
         claimed = torch.zeros_like(self.draft.view.valid)
         segments: list[Segment] = []
         waiting = []
         for row in rows:
-            segment = self.draft.stale_segment(row, self.by_row[row].prompt)
+            segment = self.draft.stale_segment(row, prompts[row])
             slots = self.draft.view.draft_table[row, segment.start : segment.stop].long()
             if segments and bool(claimed[slots].any()):
                 waiting.append(row)
@@ -147,8 +164,8 @@ class Following:
                 claimed[slots] = True
                 segments.append(segment)
         if segments:
-            self.draft.prefill(segments, {row: f.prompt for row, f in self.by_row.items()})
-        return waiting
+            self.draft.prefill(segments, prompts)
+        return waiting, bool(segments)
 
     def draft_for(
         self, batch: ScheduleBatch, choose: Callable[[torch.Tensor], torch.Tensor]
@@ -202,6 +219,11 @@ class Following:
                 owned = req.kv.cache_protected_len >= followed.spans[-1][1]
                 contexts.append(Context(row, followed.spans, followed.prefix if owned else None))
         return contexts
+
+    def relaxed(self, reqs: Iterable[Req]) -> list[bool]:
+        """Which of ``reqs`` are verified loosely."""
+        rows = (req.kv.req_pool_idx for req in reqs)
+        return [row in self.by_row and not self.by_row[row].config.relax.strict for row in rows]
 
     def forget(self, rid: str) -> None:
         """A request is over."""

@@ -1,12 +1,13 @@
 """What a round decided, from the device to ``meta_info`` and Prometheus."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
 
-from lvspec_sglang.counters import count
+from lvspec_sglang.counters import count, observe, set_gauge
 from lvspec_sglang.verify.rule import Evidence, Kind, Policy
 
 INFO_KEY = "lvspec_tokens"
@@ -60,27 +61,56 @@ class Trace:
         return cls(wanted, {"target": tokens[:, None]}) if any(wanted) else None
 
 
+class Scores(NamedTuple):
+    """What relaxes a round.
+
+    Attributes:
+        relaxed: ``[batch]``, whose.
+        relevance: ``[batch, K]`` float32.
+        threshold: ``[batch]`` float32, -inf where nothing is loose yet.
+    """
+
+    relaxed: list[bool]
+    relevance: torch.Tensor
+    threshold: torch.Tensor
+
+    def observe(self, lengths: Sequence[int]) -> None:
+        """Add to the metrics, ``lengths`` committed tokens of each request; on the host."""
+        whose = [index for index, relaxed in enumerate(self.relaxed) if relaxed]
+        relevance, threshold = self.relevance.tolist(), self.threshold.tolist()
+        observe("relevance", [s for index in whose for s in relevance[index][: lengths[index]]])
+        known = [threshold[index] for index in whose if threshold[index] > float("-inf")]
+        if known:
+            set_gauge("threshold", fmean(known))
+
+
 @dataclass(frozen=True)
 class Committed:
-    """A round's tokens on the device: ``kinds``, ``[batch, width]`` int8, and the trace."""
+    """What a prefill or a round committed, first on the device, then on the host.
+
+    Attributes:
+        kinds: ``[batch, width]`` int8.
+        trace: what the verdict rests on, for those who ask.
+        decoding: ``drafted`` or ``plain``; None for a prefill.
+        scores: where somebody relaxes.
+        prefill_seconds: tells, on the host, how long the draft's prefill before the round took.
+    """
 
     kinds: torch.Tensor
     trace: Trace | None = None
+    decoding: str | None = None
+    scores: Scores | None = None
+    prefill_seconds: Callable[[], float] | None = None
 
-    def copy_to_host(self, copy_tensor: Copy) -> "HostCommitted":
+    def copy_to_host(self, copy: Copy) -> "Committed":
         """Start the copies; the scheduler waits for them with the rest of the result."""
         trace = self.trace and Trace(
-            self.trace.wanted, {name: copy_tensor(t) for name, t in self.trace.columns.items()}
+            self.trace.wanted, {name: copy(tensor) for name, tensor in self.trace.columns.items()}
         )
-        return HostCommitted(copy_tensor(self.kinds), trace)
-
-
-@dataclass(frozen=True)
-class HostCommitted:
-    """The same on the host."""
-
-    kinds: torch.Tensor
-    trace: Trace | None
+        scores = self.scores and self.scores._replace(
+            relevance=copy(self.scores.relevance), threshold=copy(self.scores.threshold)
+        )
+        return replace(self, kinds=copy(self.kinds), trace=trace, scores=scores)
 
     def consume(self, batch: Any, commits: Sequence[Any]) -> None:
         """Count the committed tokens and append an entry for each to its request.
@@ -89,17 +119,31 @@ class HostCommitted:
         """
         columns = {} if self.trace is None else _as_lists(self.trace.columns)
         rows = zip(batch.reqs, commits, self.kinds.tolist(), strict=True)
+        lengths = []
         for index, (req, commit, kinds) in enumerate(rows):
-            if commit is None or not commit.token_ids:
+            new = kinds[: len(commit.token_ids)] if commit is not None else []
+            lengths.append(len(new))
+            if not new:
                 continue
-            new = kinds[: len(commit.token_ids)]
-            for kind in new:
-                count("tokens", kind=Kind(kind).name.lower())
+            for kind in set(new):
+                count("tokens", new.count(kind), kind=Kind(kind).name.lower())
             if self.trace is not None and self.trace.wanted[index]:
                 new = [_record(columns, index, place, kind) for place, kind in enumerate(new)]
             if req.customized_info is None:
                 req.customized_info = {}
             req.customized_info.setdefault(INFO_KEY, []).extend(new)
+        self._observe(lengths)
+
+    def _observe(self, lengths: Sequence[int]) -> None:
+        committed = [length for length in lengths if length]
+        if self.decoding is not None:
+            count("rounds", len(committed), decoding=self.decoding)
+        if self.decoding == "drafted":
+            observe("accept_length", committed)
+        if self.scores is not None:
+            self.scores.observe(lengths)
+        if self.prefill_seconds is not None:
+            observe("draft_prefill_seconds", [self.prefill_seconds()])
 
 
 def _as_lists(columns: dict[str, torch.Tensor]) -> dict[str, list[Any]]:

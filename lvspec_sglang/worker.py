@@ -9,18 +9,19 @@ from sglang.srt.layers.logprob_processor import compute_spec_logprobs
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 from sglang.srt.managers.utils import GenerationBatchResult
 from sglang.srt.model_executor.forward_batch_info import CaptureHiddenMode
-from sglang.srt.runtime_context import get_parallel, get_schedule, get_spec
+from sglang.srt.runtime_context import get_schedule, get_spec
 from sglang.srt.server_args import ServerArgs
 from sglang.srt.speculative.base_spec_worker import BaseSpecWorker
 from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_mask
 
+from lvspec_sglang import counters, ranks
 from lvspec_sglang.config import server_config
-from lvspec_sglang.draft.check import DraftKVCheck
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel
 from lvspec_sglang.draft.self_draft import make_draft
+from lvspec_sglang.drafting import Drafted, Drafting
 from lvspec_sglang.following import Following
-from lvspec_sglang.metrics import Committed, Trace
+from lvspec_sglang.metrics import Committed, Scores, Trace
 from lvspec_sglang.relaxation import Relaxation
 from lvspec_sglang.relevance import make_scorer
 from lvspec_sglang.scoring import connect
@@ -28,7 +29,7 @@ from lvspec_sglang.spec_input import LVSpecDraftInput
 from lvspec_sglang.target_tokens import choose_target_tokens
 from lvspec_sglang.verify import accept_on
 from lvspec_sglang.verify.guards import guarded_tokens
-from lvspec_sglang.verify.rule import Evidence, Kind, Verdict
+from lvspec_sglang.verify.rule import plain
 from lvspec_sglang.verify_forward import prepare_verify
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class LVSpecWorker(BaseSpecWorker):
 
     relaxation: Relaxation
     following: Following
-    check: DraftKVCheck | None
+    drafting: Drafting
 
     def __init__(
         self, server_args: ServerArgs, gpu_id: int, nccl_port: int, target_worker: Any
@@ -54,9 +55,10 @@ class LVSpecWorker(BaseSpecWorker):
         self.device = target_worker.device
         self.steps = get_spec().speculative_num_steps
         self.width = self.steps + 1
-        self.offsets = torch.arange(self.width, device=self.device)
         self.accept = accept_on(torch.device(self.device).type, self.steps)
         self._draft_worker = make_draft(server_args, gpu_id, nccl_port, target_worker)
+        if not ranks.is_first():
+            counters.silence()
         self.vocab = min(
             target_worker.model_config.vocab_size, self._draft_worker.model_config.vocab_size
         )
@@ -82,17 +84,14 @@ class LVSpecWorker(BaseSpecWorker):
         count = int(runner.model_config.num_hidden_layers)
         scorer = make_scorer(self.config.relevance, self.config.layers, count)
         rows, width = table.shape
-        self.relaxation = Relaxation(self.config.query, scorer, rows, width, self._guarded())
+        guarded = guarded_tokens(self.target_worker.tokenizer, self.vocab, self.config.guards)
+        guarded = guarded.to(self.device)
+        self.relaxation = Relaxation(self.config.query, scorer, rows, width, guarded)
         self.kept = KeptTokens(self.config, runner, self.draft.embedder.family)
         self.following = Following(self.draft, self.kept, self.relaxation, self.steps)
-        self.check = DraftKVCheck.from_env(self.draft)
-
-    def _guarded(self) -> torch.Tensor:
-        tokenizer = self.target_worker.tokenizer
-        if tokenizer is None:
-            # Without a tokenizer nobody knows a negation from a noun: nothing is relaxed.
-            return torch.ones(self.vocab, dtype=torch.bool, device=self.device)
-        return guarded_tokens(tokenizer, self.vocab, self.config.guards).to(self.device)
+        self.drafting = Drafting(
+            self.following, self.config.step_aside, self.vocab, torch.device(self.device)
+        )
 
     def init_attention_backends(self) -> None:
         super().init_attention_backends()
@@ -113,10 +112,8 @@ class LVSpecWorker(BaseSpecWorker):
 
     @property
     def spec_v2_attn_backends(self) -> tuple[Any, ...]:
-        return (
-            self.target_worker.model_runner.attn_backend,
-            self.draft.model_runner.attn_backend,
-        )
+        runners = self.target_worker.model_runner, self.draft.model_runner
+        return tuple(runner.attn_backend for runner in runners)
 
     def clear_cache_pool(self) -> None:
         self.draft.view.clear()
@@ -125,6 +122,15 @@ class LVSpecWorker(BaseSpecWorker):
 
     def note_request_finished(self, *, rid: str, natural_stop: bool) -> None:
         self.following.forget(rid)
+
+    def on_verify_complete_cpu(
+        self, num_correct_drafts_per_req: list[int], batch_size: int = 0
+    ) -> None:
+        self.drafting.aside.finished(num_correct_drafts_per_req)
+
+    def figures(self) -> dict[str, Any]:
+        """What ``/server_info`` tells of LVSPEC: the metrics, and how rounds of each size fare."""
+        return {**counters.snapshot(), "step_aside": self.drafting.aside.report()}
 
     # ---- the scheduler's one call ----
 
@@ -139,9 +145,10 @@ class LVSpecWorker(BaseSpecWorker):
         publish = on_publish or (lambda seq_lens: None)
         if batch.forward_mode.is_extend():
             return self._prefill(batch, publish)
-        self.following.catch_up(batch.reqs)
-        drafted = self._draft_round(batch)
-        return self._verify_round(batch, drafted, publish, grammar_barrier)
+        drafted = self.drafting.draft(batch)
+        result = self._verify_round(batch, drafted, publish, grammar_barrier)
+        self.drafting.started(batch, drafted)
+        return result
 
     def _prefill(
         self, batch: ScheduleBatch, publish: Callable[[torch.Tensor], None]
@@ -158,36 +165,26 @@ class LVSpecWorker(BaseSpecWorker):
             if req.extend_end == len(req.full_untruncated_fill_ids):
                 self.following.begin(req)
         result.next_draft_input = LVSpecDraftInput(result.next_token_ids.long())
-        first = torch.full((len(batch.reqs), 1), Kind.TARGET, dtype=torch.int8, device=self.device)
+        first = result.next_draft_input.bonus_tokens
         result.logits_output.auxiliary_device_output = Committed(
-            first,
-            Trace.of_prefill(
-                self.following.traced(batch.reqs), result.next_draft_input.bonus_tokens
-            ),
+            plain(first[:, None]).kinds,
+            Trace.of_prefill(self.following.traced(batch.reqs), first),
         )
         return result
-
-    def _draft_round(self, batch: ScheduleBatch) -> torch.Tensor:
-        """Draft ``[batch, K]`` tokens after the bonus tokens."""
-        rows, seq_lens = batch.req_pool_indices, batch.seq_lens
-        self.draft.view.invalidate(self.draft.view.slots(rows, seq_lens[:, None] + self.offsets))
-        if self.check is not None:
-            self.check(batch, self.following.by_row)
-        return self.following.draft_for(
-            batch, lambda logits: logits[:, : self.vocab].argmax(dim=-1)
-        )
 
     def _verify_round(
         self,
         batch: ScheduleBatch,
-        drafted: torch.Tensor,
+        drafted: Drafted,
         publish: Callable[[torch.Tensor], None],
         grammar_barrier: Callable[[], None] | None,
     ) -> GenerationBatchResult:
         """One target forward over the chain, the verdict, and what follows from it."""
         rows, seq_lens = batch.req_pool_indices, batch.seq_lens
-        chain = torch.cat([batch.spec_info.bonus_tokens.long()[:, None], drafted], dim=1)
-        relaxed = [r for f in self.following.of(batch.reqs) if not (r := f.config.relax).strict]
+        chain = drafted.chain
+        tokens, width = chain[:, 1:], chain.shape[1]
+        followed = self.following.of(batch.reqs) if width > 1 else []
+        relaxed = [r for f in followed if not (r := f.config.relax).strict]
         self.relaxation.scorer.listening = bool(relaxed)
         forward_batch, can_run_graph = prepare_verify(
             batch,
@@ -214,56 +211,45 @@ class LVSpecWorker(BaseSpecWorker):
             logits,
             batch.sampling_info,
             batch.spec_info.positions,
-            self.width,
+            width,
         )
         evidence = None
         if relaxed:
             self.report(chain.numel())
             reach = max(req.kv.kv_allocated_len for req in batch.reqs)
             entropy = any(relax.rule == "fly" for relax in relaxed)
-            evidence = self._mean_over_ranks(
-                self.relaxation.evidence(rows, drafted, target, logits, reach, entropy)
+            evidence = ranks.mean_evidence(
+                self.relaxation.evidence(rows, tokens, target, logits, reach, entropy)
             )
         policy = self.relaxation.policy(rows, bool(relaxed))
-        verdict = self._agree(self.accept(drafted, target, policy, evidence))
+        decided = self.accept(tokens, target, policy, evidence) if width > 1 else plain(target)
+        verdict = ranks.first_verdict(decided, check=self.drafting.check is not None)
         new_seq_lens = seq_lens + verdict.accept_lens
         publish(new_seq_lens)
-        self.draft.view.settle(rows, drafted, verdict.accept_lens)
+        if width > 1:
+            self.draft.view.settle(rows, tokens, verdict.accept_lens)
         if evidence is not None:
             self.relaxation.settle(rows, evidence, verdict.accept_lens)
         if batch.return_logprob:
             compute_spec_logprobs(
-                batch, logits_output, verdict.tokens.flatten(), chain_stride=self.width
+                batch, logits_output, verdict.tokens.flatten(), chain_stride=width
             )
         logits_output.auxiliary_device_output = Committed(
             verdict.kinds,
-            Trace.of_round(self.following.traced(batch.reqs), drafted, target, policy, evidence),
+            Trace.of_round(self.following.traced(batch.reqs), tokens, target, policy, evidence),
+            "drafted" if width > 1 else "plain",
+            evidence
+            and Scores(self.following.relaxed(batch.reqs), evidence.relevance, policy.threshold),
+            drafted.prefill_seconds,
         )
         bonus = verdict.tokens.gather(1, verdict.accept_lens.long()[:, None] - 1)[:, 0]
         return GenerationBatchResult(
             logits_output=logits_output,
             next_token_ids=verdict.tokens.flatten(),
             can_run_cuda_graph=can_run_graph,
-            speculative_num_draft_tokens=self.width,
+            speculative_num_draft_tokens=width,
             accept_lens=verdict.accept_lens,
             new_seq_lens=new_seq_lens,
             next_draft_input=LVSpecDraftInput(bonus),
             extra_keep_alive_refs=[forward_batch],
         )
-
-    def _mean_over_ranks(self, evidence: Evidence) -> Evidence:
-        """Under tensor parallelism each rank has scored by its own heads."""
-        group = get_parallel().tp_group
-        if group.world_size == 1:
-            return evidence
-        return evidence._replace(
-            relevance=group.all_reduce(evidence.relevance.contiguous()) / group.world_size
-        )
-
-    def _agree(self, verdict: Verdict) -> Verdict:
-        """Make rank 0's verdict everybody's under tensor parallelism."""
-        group = get_parallel().tp_group
-        if group.world_size > 1:
-            for tensor in verdict:
-                group.broadcast(tensor, src=0)
-        return verdict

@@ -15,6 +15,8 @@ from lvspec_sglang.patches import (
     meta_info,
     pin_memory,
     request_policy,
+    server_info,
+    session_tail,
     slot_writer,
     verify_graph,
     video_decoder,
@@ -35,6 +37,8 @@ LVSPEC: tuple[Patch, ...] = (
     *meta_info.PATCHES,
     *request_policy.PATCHES,
     *verify_graph.PATCHES,
+    *server_info.PATCHES,
+    *session_tail.PATCHES,
     *video_decoder.PATCHES,
 )
 ALWAYS: tuple[Patch, ...] = (*config_flag.PATCHES,)

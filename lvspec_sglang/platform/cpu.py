@@ -63,6 +63,11 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
         )
         # Threads that spin at a barrier make small models many times slower on a busy machine.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        # The host wants the cores of each rank named where ranks outnumber NUMA nodes.
+        ranks = server_args.tp_size * server_args.dp_size
+        if ranks > 1:
+            cores = [str(rank % (os.cpu_count() or 1)) for rank in range(ranks)]
+            os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", "|".join(cores))
         if server_args.attention_backend in (None, "intel_amx"):
             server_args.attention_backend = "torch_native"
         server_args.sampling_backend = "pytorch"

@@ -18,16 +18,19 @@ CLASSES = {
 }
 
 
-def guarded_tokens(tokenizer: Any, vocab: int, classes: Iterable[str]) -> torch.Tensor:
+def guarded_tokens(tokenizer: Any | None, vocab: int, classes: Iterable[str]) -> torch.Tensor:
     """Which token ids are guarded whatever the request, ``[vocab]`` bool.
 
     Special tokens always are. A word counts when one token holds it whole.
 
     Args:
-        tokenizer: a transformers tokenizer.
+        tokenizer: a transformers tokenizer; without one, nobody knows a negation from a noun and
+            every token is guarded.
         vocab: number of token ids the models share.
         classes: keys of ``CLASSES``.
     """
+    if tokenizer is None:
+        return torch.ones(vocab, dtype=torch.bool)
     tests = [CLASSES[name] for name in classes]
     known = min(vocab, len(tokenizer))
     texts = tokenizer.batch_decode([[token] for token in range(known)])

@@ -116,6 +116,12 @@ def accept(
     return Verdict((accepted + 1).int(), torch.where(is_draft, padded, target), kinds)
 
 
+def plain(target: torch.Tensor) -> Verdict:
+    """The verdict of a round without a draft: the target's token, ``[batch, 1]``."""
+    kinds = torch.full_like(target, Kind.TARGET, dtype=torch.int8)
+    return Verdict(torch.ones_like(target[:, 0], dtype=torch.int32), target, kinds)
+
+
 def shifted(drafted: torch.Tensor, target: torch.Tensor, policy: Policy) -> torch.Tensor:
     """Whether x_i or y_i stands on the other side within its window, ``[batch, K]`` bool.
 

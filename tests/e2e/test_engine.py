@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lvspec_sglang.serving import LocalServer, ServerFailed
-from tests.e2e.conftest import Clips, Servers
+from tests.e2e.conftest import STEP_ASIDE, Clips, Servers
 from tests.e2e.prompts import VIDEO, answer, chat, request
 
 
@@ -30,6 +30,7 @@ def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
             json.dumps(payloads),
         ],
         capture_output=True, text=True, timeout=600, cwd=program.parents[2],
+        env={**os.environ, "LVSPEC_CONFIG": json.dumps({"step_aside": STEP_ASIDE})},
     )  # fmt: skip
     printed = [line for line in done.stdout.splitlines() if line.startswith('{"overlapping"')]
     assert printed, done.stderr[-3000:]

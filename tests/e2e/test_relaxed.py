@@ -161,10 +161,3 @@ def test_a_misspelt_key_is_the_clients_error_and_hurts_nobody(
     assert "unknown lvspec key 'losse_ratio'; allowed are" in response.text
     good = request(chat(VIDEO + "what is it?"), video=clips.short)
     assert answer(servers.near, good) == answer(servers.alone, good)
-
-
-def test_prometheus_counts_tokens_by_kind(servers: Servers, clips: Clips) -> None:
-    servers.near.generate(**relaxed(clips, "metrics", preset="paper"))
-    metrics = servers.near.get("/metrics").text
-    for kind in Kind:
-        assert f'lvspec_tokens_total{{kind="{kind.name.lower()}"' in metrics

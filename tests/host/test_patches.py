@@ -1,6 +1,7 @@
 """Each patch: the failure without it, the success with it."""
 
 import argparse
+import functools
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +11,17 @@ import pytest
 import torch
 from prometheus_client import REGISTRY
 from sglang.srt.layers.attention import graph_variants
+from sglang.srt.managers.schedule_batch import ReqKvInfo
+from sglang.srt.managers.scheduler_components.internal_state import (
+    SchedulerInternalStateController,
+)
 from sglang.srt.managers.tokenizer_manager import TokenizerManager
 from sglang.srt.mem_cache import allocation
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from sglang.srt.model_executor.runner import decode_cuda_graph_runner
 from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang.srt.server_args import ServerArgs
+from sglang.srt.session.streaming_session import SessionSlot, StreamingSession
 from sglang.srt.speculative import spec_info
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.utils import video_decoder as host_decoder
@@ -29,6 +35,8 @@ from lvspec_sglang.patches import (
     meta_info,
     pin_memory,
     request_policy,
+    server_info,
+    session_tail,
     slot_writer,
     verify_graph,
     video_decoder,
@@ -176,3 +184,39 @@ def test_a_backend_cannot_name_graphs_without_the_patch_and_can_with_it() -> Non
     assert verify_graph.variants(None, runner, ForwardMode.TARGET_VERIFY, 4) is named
     assert verify_graph.variants(None, runner, ForwardMode.DECODE, 1) is None
     assert verify_graph.variants("its own", runner, ForwardMode.TARGET_VERIFY, 4) == "its own"
+
+
+def test_the_internal_state_tells_lvspecs_figures_only_with_the_patch() -> None:
+    add = unpatched(SchedulerInternalStateController._add_speculative)
+    scheduler = SimpleNamespace(
+        spec_algorithm=SimpleNamespace(is_none=lambda: False, is_dspark=lambda: False),
+        draft_worker=SimpleNamespace(figures=lambda: {"lvspec_threshold": 0.5}),
+        metrics_reporter=SimpleNamespace(
+            spec_total_num_forward_ct=0, spec_total_num_accept_tokens=0
+        ),
+    )
+    controller = SchedulerInternalStateController(scheduler, record_step_time=False)
+    state: dict[str, Any] = {}
+    add(controller, state)
+    assert "lvspec" not in state
+    server_info.add_figures(None, controller, state)
+    assert state["lvspec"] == {"lvspec_threshold": 0.5}
+
+
+def test_a_session_keeps_the_kv_of_a_token_never_fed_only_without_the_patch() -> None:
+    """A turn of 16 tokens answered with 4; a round had reserved 22 slots more."""
+    committed = []
+    keep = unpatched(StreamingSession.try_cache_finished_req)
+    for cache_finished in (keep, functools.partial(session_tail.keep_computed, keep)):
+        kv = ReqKvInfo(req_pool_idx=1, kv_allocated_len=42, kv_committed_len=22)
+        session = SimpleNamespace(streaming=True, session_id="s", finish_req=lambda req: None)
+        req = SimpleNamespace(
+            session=session, kv=kv, finished_reason=None, finished_len=4, detach_kv=lambda: None,
+            origin_input_ids=list(range(16)), output_ids=list(range(6)), swa_branching_seqlen=None,
+        )  # fmt: skip
+        streaming = object.__new__(StreamingSession)
+        streaming.cache = SimpleNamespace(page_size=1, free_kv_row=lambda kv, parts: None)
+        streaming.slots = {"s": SessionSlot(kv=kv)}
+        assert cache_finished(streaming, req)
+        committed.append(kv.kv_committed_len)
+    assert committed == [20, 19]

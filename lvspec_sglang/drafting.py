@@ -1,0 +1,83 @@
+"""The first half of a round: whether to draft, what the draft must prefill first, its chain."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from sglang.srt.managers.schedule_batch import ScheduleBatch
+
+from lvspec_sglang import ranks
+from lvspec_sglang.clock import Clock
+from lvspec_sglang.config import StepAsideConfig
+from lvspec_sglang.draft.check import DraftKVCheck
+from lvspec_sglang.following import Following
+from lvspec_sglang.sat_out import SatOut
+from lvspec_sglang.step_aside import StepAside
+
+
+class Drafted(NamedTuple):
+    """The draft's part of a round.
+
+    Attributes:
+        chain: the bonus token and the drafted ones, ``[batch, K + 1]`` int64; in a plain round
+            the bonus token alone.
+        began: stamp of the moment its context was complete.
+        prefill_seconds: tells, when the round is over, what completing it took; None for nothing.
+    """
+
+    chain: torch.Tensor
+    began: Any
+    prefill_seconds: Callable[[], float] | None
+
+
+class Drafting:
+    """Drafts for the requests that ``following`` follows, where that pays."""
+
+    def __init__(
+        self,
+        following: Following,
+        config: StepAsideConfig,
+        vocab: int,
+        device: torch.device,
+    ) -> None:
+        """Draft token ids below ``vocab``."""
+        self.following = following
+        self.vocab = vocab
+        self.view = following.draft.view
+        self.offsets = torch.arange(following.steps + 1, device=device)
+        self.clock = Clock(device)
+        self.aside = StepAside(config, device.type != "cpu", self.clock, ranks.first_decision)
+        self.sat_out = SatOut(self.view)
+        self.check = DraftKVCheck.from_env(following.draft)
+
+    def draft(self, batch: ScheduleBatch) -> Drafted:
+        """Draft after the bonus tokens of ``batch``, or decide not to."""
+        rows = [req.kv.req_pool_idx for req in batch.reqs]
+        drafts = self.aside.drafts(len(rows)) and bool(self.following.of(batch.reqs))
+        began, prefilled = self.clock.now(), False
+        if drafts:
+            whole = self.sat_out.prompts(rows, batch.seq_lens, self.following.by_row)
+            prefilled = self.following.catch_up(batch.reqs, whole)
+        else:
+            self.sat_out.note(rows)
+        ready = self.clock.now()
+        positions = batch.seq_lens[:, None] + self.offsets[: None if drafts else 1]
+        self.view.invalidate(self.view.slots(batch.req_pool_indices, positions))
+        tokens = positions[:, :0]
+        if drafts:
+            if self.check is not None:
+                self.check(batch, self.following.by_row)
+            tokens = self.following.draft_for(
+                batch, lambda logits: logits[:, : self.vocab].argmax(dim=-1)
+            )
+        bonus = batch.spec_info.bonus_tokens.long()[:, None]
+        chain = torch.cat([bonus, tokens], dim=1)
+        self.sat_out.remember(batch.req_pool_indices, positions, chain)
+        return Drafted(
+            chain, ready, partial(self.clock.seconds, began, ready) if prefilled else None
+        )
+
+    def started(self, batch: ScheduleBatch, drafted: Drafted) -> None:
+        """The rest of the round has been handed to the device."""
+        self.aside.ran(len(batch.reqs), drafted.chain.shape[1] > 1, drafted.began)

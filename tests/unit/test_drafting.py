@@ -1,0 +1,78 @@
+"""The first half of a round: drafted, plain, and drafted again."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lvspec_sglang import ranks
+from lvspec_sglang.config import StepAsideConfig
+from lvspec_sglang.draft.kv_view import DraftKVView
+from lvspec_sglang.draft.model import Prompt
+from lvspec_sglang.drafting import Drafting
+
+STEPS, ROW, LENGTH = 3, 1, 6
+
+
+class Following:
+    """One request; remembers what the draft was asked to prefill."""
+
+    steps = STEPS
+
+    def __init__(self) -> None:
+        slots = torch.arange(40, dtype=torch.int32).view(2, 20)
+        view = DraftKVView(slots, torch.zeros_like(slots), slots=40)
+        view.begin(ROW, torch.arange(LENGTH), LENGTH, rope_delta=0)
+        view.valid[:] = True
+        self.draft = SimpleNamespace(view=view, owns_kv=True)
+        prompt = Prompt(torch.arange(100, 100 + LENGTH), torch.arange(LENGTH), None, 0)
+        self.by_row = {ROW: SimpleNamespace(prompt=prompt)}
+        self.whole: list[dict[int, Prompt]] = []
+
+    def of(self, reqs: list[Any]) -> list[Any]:
+        return [self.by_row[req.kv.req_pool_idx] for req in reqs]
+
+    def catch_up(self, reqs: list[Any], whole: dict[int, Prompt]) -> bool:
+        self.whole.append(whole)
+        return bool(whole)
+
+    def draft_for(self, batch: Any, choose: Any) -> torch.Tensor:
+        return torch.tensor([[1, 2, 3]])
+
+
+def batch(length: int, bonus: int) -> Any:
+    return SimpleNamespace(
+        reqs=[SimpleNamespace(kv=SimpleNamespace(req_pool_idx=ROW))],
+        req_pool_indices=torch.tensor([ROW]),
+        seq_lens=torch.tensor([length]),
+        spec_info=SimpleNamespace(bonus_tokens=torch.tensor([bonus])),
+    )
+
+
+def test_plain_rounds_between_drafted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "first_decision", lambda decision: decision)
+    following = Following()
+    config = StepAsideConfig(measure=True, run=1, trial=2)
+    drafting = Drafting(following, config, 10, torch.device("cpu"))  # type: ignore[arg-type]
+    chains = []
+    for length, bonus in ((6, 50), (8, 51), (9, 52), (10, 53)):
+        asked = batch(length, bonus)
+        drafted = drafting.draft(asked)
+        chains.append(drafted.chain.tolist())
+        assert not following.draft.view.valid[20 + length]
+        drafting.started(asked, drafted)
+        drafting.aside.finished([0])
+    # One drafted, two tried plainly; with a token each, the drafted way was as fast or slower.
+    assert chains[:3] == [[[50, 1, 2, 3]], [[51]], [[52]]]
+    assert following.whole[0] == {}
+    while not following.whole[-1]:
+        length += 1
+        asked = batch(length, 54)
+        drafting.started(asked, drafted := drafting.draft(asked))
+        drafting.aside.finished([0])
+    context = following.whole[-1][ROW]
+    # The prompt, the bonus token and one accepted draft, what was fed since.
+    assert context.ids[:10].tolist() == [100, 101, 102, 103, 104, 105, 50, 1, 51, 52]
+    assert len(context.ids) == len(context.kept)
+    assert drafted.prefill_seconds is not None and drafted.prefill_seconds() >= 0
