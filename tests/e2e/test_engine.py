@@ -77,7 +77,10 @@ def test_the_gpus_attention_path_in_torch_answers_as_the_target_alone(
     ("arguments", "said"),
     [
         (["--pp-size", "2"], "LVSPEC does not work with --pp-size 2"),
-        (["--lvspec-config", '{"preset": "quick"}'], "preset 'quick': one of strict, paper, balanced, fast"),
+        (
+            ["--lvspec-config", '{"preset": "quick"}'],
+            "preset 'quick': one of strict, paper, balanced, fast",
+        ),
     ],
 )
 def test_a_wrong_start_says_what_to_type(
