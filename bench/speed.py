@@ -21,7 +21,7 @@ import torch
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import FPS, FRAME, SHAPES, TOKENS_A_PAIR, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, read_trace
-from lvspec_sglang.bench.timed_server import TIMES_ENV, TRACE_ENV
+from lvspec_sglang.bench.timed_server import KEPT, TIMES_ENV, TRACE_ENV
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.config import PRESETS
 from lvspec_sglang.miniworld import paths
@@ -224,8 +224,11 @@ def _lines(times: Path) -> int:
 
 
 def _phases(times: Path, before: int) -> dict[str, float]:
-    """Median milliseconds of each phase of the rounds written since line ``before``."""
-    lines = times.read_text().splitlines()[before:] if times.exists() else []
+    """Median milliseconds of each phase of the rounds written since line ``before``.
+
+    The first of them were still held when the run before ended, and are its.
+    """
+    lines = times.read_text().splitlines()[before + 2 * KEPT :] if times.exists() else []
     rounds = [json.loads(line) for line in lines]
     held = {name: [r[name] for r in rounds if name in r] for name in PHASES}
     return {name: median(values) for name, values in held.items() if values}

@@ -13,7 +13,7 @@ def test_sides_are_compared_and_rounds_are_timed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "speed.json"
-    arguments = "--clips 1 --batches 1,2 --tokens 64 --repeats 1 --accepted 5".split()
+    arguments = "--clips 1 --batches 1,2 --tokens 160 --repeats 1 --accepted 5".split()
     assert main(["bench", "speed", *arguments, "--json", str(path)]) == 0
     record = json.loads(path.read_text())
     assert (record["acceptance"], record["weights"]) == ("simulated", "real")
