@@ -1,9 +1,8 @@
-"""Connects a relevance scorer to the target: through its attention or a layer's output."""
+"""Connects a relevance scorer to the target: through its attention or its hidden states."""
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from sglang.srt.runtime_context import get_parallel
 
 from lvspec_sglang.attention.masses import Masses
@@ -62,22 +61,15 @@ def _nothing(queries: int) -> None:
     """The scorer was told during the forward."""
 
 
-def _tap(layer: torch.nn.Module, scorer: CosineTop) -> None:
-    """Hand the output of a decoder layer, residual stream included, to ``scorer``."""
+def _tap(layer: Any, scorer: CosineTop) -> None:
+    """Hand the hidden states that enter a layer's attention to ``scorer``."""
 
-    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        given = [*args, *kwargs.values()]
-        batch = next(value for value in given if hasattr(value, "forward_mode"))
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        batch, hidden = kwargs["forward_batch"], kwargs["hidden_states"]
         if batch.forward_mode.is_target_verify():
             if is_scored(scorer):
-                scorer.hear(_stream(output))
+                scorer.hear(hidden)
         elif batch.forward_mode.is_extend():
-            scorer.remember(batch.out_cache_loc, _stream(output))
+            scorer.remember(batch.out_cache_loc, hidden)
 
-    layer.register_forward_hook(hook, with_kwargs=True)
-
-
-def _stream(output: Any) -> torch.Tensor:
-    """The residual stream: the host's layers return the last branch and the rest apart."""
-    branch, rest = output
-    return branch if rest is None else branch + rest
+    layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True)

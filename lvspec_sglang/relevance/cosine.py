@@ -13,7 +13,7 @@ BLOCK = 4096
 
 
 class CosineTop:
-    """Mean of the ``TOP`` largest cosines with visual tokens, at the output of one layer.
+    """Mean of the ``TOP`` largest cosines with visual tokens, of the states that enter one layer.
 
     ``attach`` comes first; then ``remember`` takes prefilled tokens and ``hear`` verified ones.
     """
