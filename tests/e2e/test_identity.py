@@ -138,4 +138,5 @@ def test_a_draft_equal_to_the_target_is_always_accepted(servers: Servers, clips:
 def test_some_drafts_of_a_near_model_are_accepted(servers: Servers, clips: Clips) -> None:
     payload = request(chat(VIDEO + "near"), tokens=80, video=clips.short, ignore_eos=True)
     meta = servers.near.generate(**payload)["meta_info"]
-    assert 1.5 < meta["spec_accept_length"] < 10.5
+    # It sees a quarter of the video: 1.4 where a draft that sees all of it has more than 1.5.
+    assert 1.2 < meta["spec_accept_length"] < 10.5
