@@ -122,7 +122,7 @@ def timed_worker(worker: Any, clock: Clock) -> type:
         def init_attention_backends(self) -> None:
             super().init_attention_backends()
             self.relaxation.evidence = clock.timed("relevance", self.relaxation.evidence)
-            self._draft_round = clock.timed("draft", super()._draft_round)
+            self.drafting.draft = clock.timed("draft", self.drafting.draft)
 
         def forward_batch_generation(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
             if batch.forward_mode.is_extend():
