@@ -5,12 +5,10 @@ figure at a batch size is the median of ``--repeats`` runs, taken in turn with t
 """
 
 import argparse
-import contextlib
 import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -27,7 +25,7 @@ from lvspec_sglang.config import PRESETS
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.miniworld.clips import write_clip as write_scene
 from lvspec_sglang.miniworld.scene import HELD_OUT
-from lvspec_sglang.serving import LocalServer
+from lvspec_sglang.serving import LocalServer, together
 
 PHASES = ("draft", "plan", "verify", "relevance", "accept", "round", "between")
 BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}  # bytes a second
@@ -163,7 +161,7 @@ def _measure(
 ) -> list[dict[str, Any]]:  # fmt: skip
     runs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for group in _turns(arguments.in_turn, servers):
-        with _started(group):
+        with together(*group):
             present = [side for side in compared if servers[side.server] in group]
             for side in present:
                 _ask(servers[side.server], side, prompts)
@@ -180,17 +178,6 @@ def _measure(
 
 def _turns(in_turn: bool, servers: dict[str, LocalServer]) -> list[list[LocalServer]]:
     return [[server] for server in servers.values()] if in_turn else [list(servers.values())]
-
-
-@contextlib.contextmanager
-def _started(group: list[LocalServer]) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for server in group:
-            stack.callback(server.stop)
-            server.start()
-        for server in group:
-            server.wait_ready()
-        yield
 
 
 def _ask(server: LocalServer, side: Side, prompts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tests.tiny import TinyShape, byte_tokenizer, spread_weights
+from lvspec_sglang.tiny import TinyShape, byte_tokenizer, spread_weights
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>")
 CHAT_TEMPLATE = (

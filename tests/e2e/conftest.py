@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from lvspec_sglang import tiny
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.serving import LocalServer, together
-from tests import tiny
 
 CHUNK = 128
 # Two plain rounds after every three drafted ones, or the other way round.

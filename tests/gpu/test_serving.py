@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lvspec_sglang import tiny
 from lvspec_sglang.serving import LocalServer
-from tests import tiny
 from tests.e2e.conftest import Clips, clips  # noqa: F401  (a fixture)
 from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
 

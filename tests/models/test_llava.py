@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from lvspec_sglang import tiny
 from lvspec_sglang.clips import moving_square
 from lvspec_sglang.serving import LocalServer, together
-from tests import tiny, tiny_llava
+from tests import tiny_llava
 from tests.e2e.prompts import answer, answer_all, chat
 
 FRAMES = 24

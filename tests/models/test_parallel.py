@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lvspec_sglang import tiny
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.serving import LocalServer
-from tests import tiny
 from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
 
 STEP_ASIDE = {"measure": True, "run": 5, "trial": 2, "longest": 5}

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from lvspec_sglang import tiny
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.serving import LocalServer, together
-from tests import tiny
 from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
 
 

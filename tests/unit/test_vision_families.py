@@ -20,7 +20,7 @@ from sglang.srt.models.llava import LlavaBaseForCausalLM
 
 from lvspec_sglang.draft.vision import FAMILIES, PromptEmbedder, Span
 from lvspec_sglang.draft.vision.embedder import FeatureCache
-from tests.tiny import DRAFT
+from lvspec_sglang.tiny import DRAFT
 from tests.tiny_llava import write_llava_onevision
 
 HIDDEN, VOCAB, IMAGE_TOKEN = 8, 32, 31
