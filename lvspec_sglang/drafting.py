@@ -8,12 +8,14 @@ import torch
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 
 from lvspec_sglang import ranks
+from lvspec_sglang.catch_up import CatchUp
 from lvspec_sglang.clock import Clock
 from lvspec_sglang.config import StepAsideConfig
 from lvspec_sglang.draft.check import DraftKVCheck
 from lvspec_sglang.following import Following
 from lvspec_sglang.sat_out import SatOut
 from lvspec_sglang.step_aside import StepAside
+from lvspec_sglang.upload import upload
 
 
 class Drafted(NamedTuple):
@@ -49,6 +51,7 @@ class Drafting:
         self.clock = Clock(device)
         self.aside = StepAside(config, device.type != "cpu", self.clock, ranks.first_decision)
         self.sat_out = SatOut(self.view)
+        self.catch_up = CatchUp(following)
         self.check = DraftKVCheck.from_env(following.draft)
 
     def draft(self, batch: ScheduleBatch) -> Drafted:
@@ -58,7 +61,7 @@ class Drafting:
         began, prefilled = self.clock.now(), False
         if drafts:
             whole = self.sat_out.prompts(rows, batch.seq_lens, self.following.by_row)
-            prefilled = self.following.catch_up(batch.reqs, whole)
+            prefilled = self.catch_up(batch.reqs, whole)
         else:
             self.sat_out.note(rows)
         ready = self.clock.now()
@@ -68,15 +71,32 @@ class Drafting:
         if drafts:
             if self.check is not None:
                 self.check(batch, self.following.by_row)
-            tokens = self.following.draft_for(
-                batch, lambda logits: logits[:, : self.vocab].argmax(dim=-1)
-            )
+            tokens = self.tokens(batch)
         bonus = batch.spec_info.bonus_tokens.long()[:, None]
         chain = torch.cat([bonus, tokens], dim=1)
         self.sat_out.remember(batch.req_pool_indices, positions, chain)
         return Drafted(
             chain, ready, partial(self.clock.seconds, began, ready) if prefilled else None
         )
+
+    def tokens(self, batch: ScheduleBatch) -> torch.Tensor:
+        """The draft's tokens after the bonus tokens, ``[batch, K]``; repeats where it has none."""
+        following, bonus = self.following, batch.spec_info.bonus_tokens.long()
+        drafted = bonus[:, None].repeat(1, following.steps)
+        known = following.by_row
+        followed = [i for i, req in enumerate(batch.reqs) if req.kv.req_pool_idx in known]
+        some: slice | torch.Tensor = slice(None)
+        if len(followed) < len(bonus):
+            some = upload(followed, bonus.device)
+        drafted[some] = following.draft.chain(
+            batch.req_pool_indices[some],
+            batch.seq_lens[some],
+            bonus[some],
+            following.steps,
+            max(req.kv.kv_allocated_len for req in batch.reqs),
+            lambda logits: logits[:, : self.vocab].argmax(dim=-1),
+        )
+        return drafted
 
     def started(self, batch: ScheduleBatch, drafted: Drafted) -> None:
         """The rest of the round has been handed to the device."""

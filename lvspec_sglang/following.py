@@ -1,7 +1,7 @@
 """The requests in flight: what of each the draft holds, and how far each is relaxed."""
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -9,16 +9,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
+from sglang.srt.managers.schedule_batch import Req
 
 from lvspec_sglang.attention.chain_plan import Context
 from lvspec_sglang.config import RelaxConfig, RequestConfig, parse_request
 from lvspec_sglang.counters import count
-from lvspec_sglang.draft.batches import Segment
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel, Prompt
 from lvspec_sglang.relaxation import MAX_STOP_TOKENS, Relaxation
-from lvspec_sglang.upload import upload
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Followed:
 
 
 class Following:
-    """Starts requests in their rows and keeps the draft's context of them up to date.
+    """Starts requests in their rows and knows them by row.
 
     Attributes:
         default: the relaxation of a request that says nothing itself.
@@ -122,76 +120,6 @@ class Following:
         config = parse_request(asked, self.default)
         free = req.grammar is None and not req.return_logprob and len(stops) <= MAX_STOP_TOKENS
         return config if sees and free else replace(config, relax=RelaxConfig())
-
-    def catch_up(self, reqs: Iterable[Req], whole: Mapping[int, Prompt]) -> bool:
-        """Prefill the draft's context of requests that are new or whose slots were swapped.
-
-        It is done before a request's first round rather than after its prefill: by then the radix
-        cache has given all users of a video the same slots, and the first token is on its way.
-
-        Args:
-            whole: by row, the context of requests the draft has sat out some rounds of.
-
-        Returns whether anything was prefilled.
-        """
-        rows = []
-        for req in reqs:
-            followed = self.by_row.get(req.kv.req_pool_idx)
-            if followed is None:
-                continue
-            row, cached_len = req.kv.req_pool_idx, req.kv.cache_protected_len
-            if followed.cached_len != cached_len or row in whole:
-                followed.cached_len = cached_len
-                rows.append(row)
-        prefilled = False
-        prompts = {row: whole.get(row, self.by_row[row].prompt) for row in rows}
-        while rows:
-            rows, wrote = self._prefill(rows, prompts)
-            prefilled |= wrote
-        return prefilled
-
-    def _prefill(self, rows: list[int], prompts: dict[int, Prompt]) -> tuple[list[int], bool]:
-        """Prefill ``rows``; return those that first need what another of them now writes."""
-        claimed = torch.zeros_like(self.draft.view.valid)
-        segments: list[Segment] = []
-        waiting = []
-        for row in rows:
-            segment = self.draft.stale_segment(row, prompts[row])
-            slots = self.draft.view.draft_table[row, segment.start : segment.stop].long()
-            if segments and bool(claimed[slots].any()):
-                waiting.append(row)
-            elif segment.start < segment.stop:
-                claimed[slots] = True
-                segments.append(segment)
-        if segments:
-            self.draft.prefill(segments, prompts)
-        return waiting, bool(segments)
-
-    def draft_for(
-        self, batch: ScheduleBatch, choose: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        """Draft ``[batch, K]`` tokens after the bonus tokens, where the draft follows a request.
-
-        Args:
-            choose: logits ``[requests, vocab]`` to tokens ``[requests]`` int64.
-        """
-        bonus = batch.spec_info.bonus_tokens.long()
-        drafted = bonus[:, None].repeat(1, self.steps)
-        followed = [i for i, r in enumerate(batch.reqs) if r.kv.req_pool_idx in self.by_row]
-        if not followed:
-            return drafted
-        some: slice | torch.Tensor = slice(None)
-        if len(followed) < len(bonus):
-            some = upload(followed, bonus.device)
-        drafted[some] = self.draft.chain(
-            batch.req_pool_indices[some],
-            batch.seq_lens[some],
-            bonus[some],
-            self.steps,
-            max(req.kv.kv_allocated_len for req in batch.reqs),
-            choose,
-        )
-        return drafted
 
     def of(self, reqs: Iterable[Req]) -> list[Followed]:
         """Those of ``reqs`` the draft follows."""

@@ -20,7 +20,7 @@ from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 from lvspec_sglang.attention import chain_plan, mass_hook, torch_native
 from lvspec_sglang.attention.chain import Call, ChainAttention, Shape, bundle
-from lvspec_sglang.following import Following
+from lvspec_sglang.drafting import Drafting
 from lvspec_sglang.worker import LVSpecWorker
 from tests.e2e.engine_program import start_engine
 from tests.kernels.mass_program import reference
@@ -91,7 +91,7 @@ def without_waiting(method: Any) -> Any:
 
 chain_plan.MIN_SHARED_TOKENS = 16
 mass_hook.paged_visual_attention = mass_in_torch
-Following.draft_for = without_waiting(Following.draft_for)  # type: ignore[method-assign]
+Drafting.tokens = without_waiting(Drafting.tokens)  # type: ignore[method-assign]
 LVSpecWorker._verify_round = without_waiting(LVSpecWorker._verify_round)  # type: ignore[method-assign]
 torch_native.register = lambda: register_attention_backend("torch_native")(PlannedTorchBackend)
 

@@ -16,7 +16,7 @@ STEPS, ROW, LENGTH = 3, 1, 6
 
 
 class Following:
-    """One request; remembers what the draft was asked to prefill."""
+    """One request."""
 
     steps = STEPS
 
@@ -28,16 +28,24 @@ class Following:
         self.draft = SimpleNamespace(view=view, owns_kv=True)
         prompt = Prompt(torch.arange(100, 100 + LENGTH), torch.arange(LENGTH), None, 0)
         self.by_row = {ROW: SimpleNamespace(prompt=prompt)}
-        self.whole: list[dict[int, Prompt]] = []
 
     def of(self, reqs: list[Any]) -> list[Any]:
         return [self.by_row[req.kv.req_pool_idx] for req in reqs]
 
-    def catch_up(self, reqs: list[Any], whole: dict[int, Prompt]) -> bool:
+
+class Remembering(Drafting):
+    """Drafts what no model had to say, and remembers what it was to prefill."""
+
+    def __init__(self, following: Following, config: StepAsideConfig) -> None:
+        super().__init__(following, config, 10, torch.device("cpu"))  # type: ignore[arg-type]
+        self.whole: list[dict[int, Prompt]] = []
+        self.catch_up = self.remember  # type: ignore[assignment]
+
+    def remember(self, reqs: list[Any], whole: dict[int, Prompt]) -> bool:
         self.whole.append(whole)
         return bool(whole)
 
-    def draft_for(self, batch: Any, choose: Any) -> torch.Tensor:
+    def tokens(self, batch: Any) -> torch.Tensor:
         return torch.tensor([[1, 2, 3]])
 
 
@@ -54,7 +62,7 @@ def test_plain_rounds_between_drafted_ones(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(ranks, "first_decision", lambda decision: decision)
     following = Following()
     config = StepAsideConfig(measure=True, run=1, trial=2)
-    drafting = Drafting(following, config, 10, torch.device("cpu"))  # type: ignore[arg-type]
+    drafting = Remembering(following, config)
     chains = []
     for length, bonus in ((6, 50), (8, 51), (9, 52), (10, 53)):
         asked = batch(length, bonus)
@@ -65,13 +73,13 @@ def test_plain_rounds_between_drafted_ones(monkeypatch: pytest.MonkeyPatch) -> N
         drafting.aside.finished([0])
     # One drafted, two tried plainly; with a token each, the drafted way was as fast or slower.
     assert chains[:3] == [[[50, 1, 2, 3]], [[51]], [[52]]]
-    assert following.whole[0] == {}
-    while not following.whole[-1]:
+    assert drafting.whole[0] == {}
+    while not drafting.whole[-1]:
         length += 1
         asked = batch(length, 54)
         drafting.started(asked, drafted := drafting.draft(asked))
         drafting.aside.finished([0])
-    context = following.whole[-1][ROW]
+    context = drafting.whole[-1][ROW]
     # The prompt, the bonus token and one accepted draft, what was fed since.
     assert context.ids[:10].tolist() == [100, 101, 102, 103, 104, 105, 50, 1, 51, 52]
     assert len(context.ids) == len(context.kept)
