@@ -18,6 +18,7 @@ from lvspec_sglang.attention.chain_plan import Context
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import SHAPES, Shape
 from lvspec_sglang.relevance.attention import visual_attention
+from lvspec_sglang.verify.quantile import Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Policy, accept
 
 WIDTH = 11
@@ -129,7 +130,10 @@ def accept_row(batch: int, device: str) -> dict[str, Any]:
     half = torch.full((batch,), 0.5, device=device)
     policy = Policy(wide, half, half, wide, wide, half > 1)
     relevance, log_ratio, entropy = (share(batch, steps) for _ in range(3))
-    evidence = Evidence(relevance, log_ratio, entropy, share(batch, steps) < 0.1)
+    ring, rows = ScoreRing(batch, device=device), torch.arange(batch, device=device)
+    ring.push(rows, share(batch, ring.size), torch.full_like(rows, ring.size))
+    guarded = share(batch, steps) < 0.1
+    evidence = Evidence(relevance, log_ratio, entropy, guarded, Recent(ring, rows))
     row = {"what": "accept, torch", "batch": batch, "us": _time(
         lambda: accept(drafted, target, policy, evidence), device)}  # fmt: skip
     if device == "cpu":

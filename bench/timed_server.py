@@ -96,7 +96,7 @@ class Simulated:
         kinds = torch.full_like(verdict.kinds, Kind.TARGET)
         kinds[:, -1] = Kind.BONUS
         kinds = kinds.masked_fill(is_draft, Kind.MATCH)
-        return Verdict((accepted[:, 0] + 1).int(), tokens, kinds)
+        return verdict._replace(accept_lens=(accepted[:, 0] + 1).int(), tokens=tokens, kinds=kinds)
 
 
 def timed_worker(worker: Any, clock: Clock) -> type:

@@ -15,10 +15,18 @@ WORDS = (
     "what where when who which colour shape motion left right before after slow fast why".split()
 )
 MAX_TURNS = 4
+TIE = 1e-4  # in log probability
 
 
 class Traffic:
-    """Sends random requests, some at once, and compares every whole answer with the target's."""
+    """Sends random requests, some at once, and compares every whole answer with the target's.
+
+    Attributes:
+        counts: requests by what they were (``new``, ``turn``, ``fork``) and what came of them:
+            ``right``, ``aborted``, ``wrong``, or ``tied``: other than the target's from a token on
+            that it was indifferent to.
+        wrong: the wrong ones.
+    """
 
     def __init__(
         self, server: LocalServer, alone: LocalServer, clips: Sequence[Path], seed: int
@@ -65,11 +73,25 @@ class Traffic:
         result = self.server.generate(**payload)
         want = self.alone.generate(**payload)
         if result["output_ids"] != want["output_ids"]:
+            if self._tied(payload, result["output_ids"], want["output_ids"]):
+                return "tied"
             self.wrong.append({"payload": payload, "got": result["output_ids"]})
             return "wrong"
         if len(turns) < 2 * MAX_TURNS:
             self.conversations.append((clip, [*turns, result["text"]]))
         return "right"
+
+    def _tied(self, payload: dict[str, Any], got: list[int], want: list[int]) -> bool:
+        """Whether the target itself hardly prefers its token where answers part.
+
+        Random weights tie now and then; another batch then rounds the other way.
+        """
+        place = next(i for i, pair in enumerate(zip(got, want, strict=True)) if len({*pair}) > 1)
+        sampling = payload["sampling_params"] | {"max_new_tokens": place + 1}
+        asked = payload | {"sampling_params": sampling}
+        meta = self.alone.generate(**asked, return_logprob=True, top_logprobs_num=2)["meta_info"]
+        (best, _, _), (second, token, _) = meta["output_top_logprobs"][place]
+        return token in (got[place], want[place]) and best - second < TIE
 
     def _abort(self, payload: dict[str, Any], after: float) -> None:
         rid = f"doomed-{id(payload)}-{time.monotonic_ns()}"

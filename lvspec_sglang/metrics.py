@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lvspec_sglang.counters import count, observe, set_gauge
-from lvspec_sglang.verify.rule import Evidence, Kind, Policy
+from lvspec_sglang.verify.rule import Evidence, Kind, Verdict
 
 INFO_KEY = "lvspec_tokens"
 TRACE_COLUMNS = (
@@ -39,17 +39,17 @@ class Trace:
         wanted: list[bool],
         drafted: torch.Tensor,
         target: torch.Tensor,
-        policy: Policy,
+        verdict: Verdict,
         evidence: Evidence | None,
     ) -> "Trace | None":
-        """The trace of a round that was decided by ``rule.accept`` of the same arguments."""
+        """The trace of a round, ``verdict`` what ``rule.accept`` made of the rest."""
         if not any(wanted):
             return None
         columns = {"drafted": drafted, "target": target}
         if evidence is not None:
             columns |= {
                 "relevance": evidence.relevance,
-                "threshold": policy.threshold,
+                "threshold": verdict.threshold,
                 "log_ratio": evidence.log_ratio,
                 "guarded": evidence.guarded,
             }

@@ -7,7 +7,7 @@ import torch
 
 from lvspec_sglang.config import QUERIES, RelaxConfig
 from lvspec_sglang.relevance.base import Scorer
-from lvspec_sglang.verify.quantile import ScoreRing
+from lvspec_sglang.verify.quantile import Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Policy
 
 MAX_STOP_TOKENS = 16
@@ -81,13 +81,11 @@ class Relaxation:
         self.target_shift[row] = relax.target_shift
         self.fly[row] = relax.rule == "fly"
 
-    def policy(self, rows: torch.Tensor, relaxed: bool) -> Policy:
-        """The policies of ``rows``, ``[batch]``, of which any or none is ``relaxed``."""
-        ratio = self.ratio[rows]
-        threshold = torch.full_like(ratio, -math.inf)
+    def policy(self, rows: torch.Tensor) -> Policy:
+        """The policies of ``rows``, ``[batch]``."""
         return Policy(
             limit=self.limit[rows],
-            threshold=self.ring.threshold(rows, ratio) if relaxed else threshold,
+            ratio=self.ratio[rows],
             floor=self.floor[rows],
             draft_shift=self.draft_shift[rows],
             target_shift=self.target_shift[rows],
@@ -132,9 +130,11 @@ class Relaxation:
             log_ratio=pair[..., 0] - pair[..., 1],
             entropy=normalised,
             guarded=guarded | ends.any(dim=2),
+            recent=Recent(self.ring, rows),
         )
 
-    def settle(self, rows: torch.Tensor, evidence: Evidence, accept_lens: torch.Tensor) -> None:
+    def settle(self, evidence: Evidence, accept_lens: torch.Tensor) -> None:
         """Remember the scores of the positions a round decided, ``accept_lens`` ``[batch]``."""
         steps = evidence.relevance.shape[1]
-        self.ring.push(rows, evidence.relevance, accept_lens.long().clamp(max=steps))
+        ring, rows = evidence.recent
+        ring.push(rows, evidence.relevance, accept_lens.long().clamp(max=steps))

@@ -221,7 +221,7 @@ class LVSpecWorker(BaseSpecWorker):
             evidence = ranks.mean_evidence(
                 self.relaxation.evidence(rows, tokens, target, logits, reach, entropy)
             )
-        policy = self.relaxation.policy(rows, bool(relaxed))
+        policy = self.relaxation.policy(rows)
         decided = self.accept(tokens, target, policy, evidence) if width > 1 else plain(target)
         verdict = ranks.first_verdict(decided, check=self.drafting.check is not None)
         new_seq_lens = seq_lens + verdict.accept_lens
@@ -229,17 +229,17 @@ class LVSpecWorker(BaseSpecWorker):
         if width > 1:
             self.draft.view.settle(rows, tokens, verdict.accept_lens)
         if evidence is not None:
-            self.relaxation.settle(rows, evidence, verdict.accept_lens)
+            self.relaxation.settle(evidence, verdict.accept_lens)
         if batch.return_logprob:
             compute_spec_logprobs(
                 batch, logits_output, verdict.tokens.flatten(), chain_stride=width
             )
         logits_output.auxiliary_device_output = Committed(
             verdict.kinds,
-            Trace.of_round(self.following.traced(batch.reqs), tokens, target, policy, evidence),
+            Trace.of_round(self.following.traced(batch.reqs), tokens, target, verdict, evidence),
             "drafted" if width > 1 else "plain",
             evidence
-            and Scores(self.following.relaxed(batch.reqs), evidence.relevance, policy.threshold),
+            and Scores(self.following.relaxed(batch.reqs), evidence.relevance, verdict.threshold),
             drafted.prefill_seconds,
         )
         bonus = verdict.tokens.gather(1, verdict.accept_lens.long()[:, None] - 1)[:, 0]

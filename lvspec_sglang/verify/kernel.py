@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from lvspec_sglang.verify.quantile import MIN_HELD, Recent
+from lvspec_sglang.verify.quantile import MIN_HELD
 from lvspec_sglang.verify.rule import FLY_ENTROPY, FLY_WINDOW, Evidence, Kind, Policy, Verdict
 
 MAX_STEPS = 32
@@ -38,7 +38,7 @@ def accept_kernel(
     drafted: tl.tensor,
     target: tl.tensor,
     limit: tl.tensor,
-    threshold: tl.tensor,
+    ratio: tl.tensor,
     log_floor: tl.tensor,
     draft_shift: tl.tensor,
     target_shift: tl.tensor,
@@ -50,10 +50,10 @@ def accept_kernel(
     ring_scores: tl.tensor | None,
     ring_count: tl.tensor | None,
     ring_rows: tl.tensor | None,
-    ratio: tl.tensor | None,
     accept_lens: tl.tensor,
     tokens: tl.tensor,
     kinds: tl.tensor,
+    threshold: tl.tensor,
     STEPS: tl.constexpr,
     BLOCK: tl.constexpr,
     RING_SIZE: tl.constexpr,
@@ -82,17 +82,15 @@ def accept_kernel(
         in_window = (ahead >= 1) & (ahead <= _FLY_WINDOW)
         later = tl.sum((in_window & passed[None, :]).to(tl.int32), axis=1) == _FLY_WINDOW
         uncertain = tl.load(entropy + at, mask=inside, other=0.0) >= _FLY_ENTROPY
-        if ring_scores is not None:
-            row = tl.load(ring_rows + request)
-            most = _running_quantile(
-                ring_scores + row * RING_SIZE,
-                tl.load(ring_count + row),
-                tl.load(ratio + request),
-                RING_SIZE,
-                RING_BLOCK,
-            )
-        else:
-            most = tl.load(threshold + request)
+        row = tl.load(ring_rows + request)
+        most = _running_quantile(
+            ring_scores + row * RING_SIZE,
+            tl.load(ring_count + row),
+            tl.load(ratio + request),
+            RING_SIZE,
+            RING_BLOCK,
+        )
+        tl.store(threshold + request, most)
         wordy = tl.load(relevance + at, mask=inside, other=0.0) <= most
         by_fly = tl.load(fly + request) != 0
         loose = allowed & ((by_fly & later & uncertain) | ((by_fly == 0) & wordy))
@@ -123,14 +121,11 @@ def accept_triton(
     target: torch.Tensor,
     policy: Policy,
     evidence: Evidence | None,
-    recent: Recent | None = None,
 ) -> Verdict:
     """``rule.accept`` in one kernel launch, without synchronising.
 
     Args:
         drafted, target, policy, evidence: as in ``rule.accept``; K at most ``MAX_STEPS``.
-        recent: if given, thresholds are the running quantiles of these scores and
-            ``policy.threshold`` is not read.
     """
     batch, steps = drafted.shape
     assert steps <= MAX_STEPS, f"the kernel decides at most {MAX_STEPS} drafted tokens, not {steps}"
@@ -139,26 +134,25 @@ def accept_triton(
     accept_lens = torch.empty(batch, dtype=torch.int32, device=drafted.device)
     tokens = torch.empty(batch, steps + 1, dtype=torch.int64, device=drafted.device)
     kinds = torch.empty(batch, steps + 1, dtype=torch.int8, device=drafted.device)
-    scores = count = rows = ratio = None
+    threshold = torch.full_like(policy.ratio, -torch.inf)
     size = 1
-    if recent is not None:
-        scores, count = recent.ring.scores, recent.ring.count
-        rows, ratio, size = recent.rows.contiguous(), recent.ratio.contiguous(), recent.ring.size
+    said: tuple[torch.Tensor | None, ...] = (None,) * 7
+    if evidence is not None:
+        *columns, (ring, rows) = evidence
+        size = ring.size
+        said = (*(c.contiguous() for c in columns), ring.scores, ring.count, rows.contiguous())
     accept_kernel[(batch,)](
         drafted.contiguous(),
         target.contiguous(),
         *(value.contiguous() for value in policy),
-        *((None,) * 4 if evidence is None else (value.contiguous() for value in evidence)),
-        scores,
-        count,
-        rows,
-        ratio,
+        *said,
         accept_lens,
         tokens,
         kinds,
+        threshold,
         STEPS=steps,
         BLOCK=triton.next_power_of_2(steps),
         RING_SIZE=size,
         RING_BLOCK=triton.next_power_of_2(size),
     )
-    return Verdict(accept_lens, tokens, kinds)
+    return Verdict(accept_lens, tokens, kinds, threshold)

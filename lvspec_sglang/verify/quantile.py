@@ -88,14 +88,12 @@ class ScoreRing:
 
 
 class Recent(NamedTuple):
-    """A batch's rows of a ring and the share of positions each request relaxes.
+    """A batch's rows of a ring.
 
     Attributes:
         ring: every request's recent scores.
         rows: ``[batch]`` int64.
-        ratio: ``[batch]`` float32, 0 to 1.
     """
 
     ring: ScoreRing
     rows: torch.Tensor
-    ratio: torch.Tensor

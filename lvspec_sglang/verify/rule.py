@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from lvspec_sglang.verify.quantile import Recent
+
 FLY_WINDOW = 6
 FLY_ENTROPY = 0.3
 
@@ -30,7 +32,8 @@ class Policy(NamedTuple):
 
     Attributes:
         limit: ``[batch]`` int64, the most drafted tokens to accept; 0 decodes plainly.
-        threshold: ``[batch]`` float32; a position scoring at most this is loose, -inf: none.
+        ratio: ``[batch]`` float32; share of the request's recent scores whose largest is the
+            threshold up to which a position is loose; 0: none is.
         floor: ``[batch]`` float32; a relaxed token needs ``p(x_i) >= floor * p(y_i)``.
         draft_shift: ``[batch]`` int64; x_i may be the target's token up to so many places away.
         target_shift: ``[batch]`` int64; y_i may be drafted up to so many places away.
@@ -38,7 +41,7 @@ class Policy(NamedTuple):
     """
 
     limit: torch.Tensor
-    threshold: torch.Tensor
+    ratio: torch.Tensor
     floor: torch.Tensor
     draft_shift: torch.Tensor
     target_shift: torch.Tensor
@@ -46,19 +49,21 @@ class Policy(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What the verify forward says of each drafted token, ``[batch, K]`` each.
+    """What the verify forward says of each drafted token, ``[batch, K]`` each but the last.
 
     Attributes:
         relevance: float32, visual relevance of the position.
         log_ratio: float32, ``log p(x_i) - log p(y_i)`` under the target.
         entropy: float32, entropy of the target's choice over the log of the vocabulary, 0 to 1.
         guarded: bool, x_i or y_i must never be relaxed.
+        recent: the relevance of positions decided before.
     """
 
     relevance: torch.Tensor
     log_ratio: torch.Tensor
     entropy: torch.Tensor
     guarded: torch.Tensor
+    recent: Recent
 
 
 class Verdict(NamedTuple):
@@ -69,11 +74,13 @@ class Verdict(NamedTuple):
             ones and the target's own token after them.
         tokens: ``[batch, K + 1]`` int64; the committed tokens first, then don't-care values.
         kinds: ``[batch, K + 1]`` int8, a ``Kind`` each.
+        threshold: ``[batch]`` float32, the relevance up to which positions were loose; -inf: none.
     """
 
     accept_lens: torch.Tensor
     tokens: torch.Tensor
     kinds: torch.Tensor
+    threshold: torch.Tensor
 
 
 def accept(
@@ -95,12 +102,14 @@ def accept(
     offsets = torch.arange(steps + 1, device=drafted.device)
     match = drafted == target[:, :steps]
     loose = shift = torch.zeros_like(match)
+    threshold = torch.full_like(policy.ratio, -torch.inf)
     if evidence is not None:
+        threshold = evidence.recent.ring.threshold(evidence.recent.rows, policy.ratio)
         allowed = ~match & ~evidence.guarded & (evidence.log_ratio >= policy.floor.log()[:, None])
         lenient = torch.where(
             policy.fly[:, None],
             fly_lenient(match, evidence.entropy),
-            evidence.relevance <= policy.threshold[:, None],
+            evidence.relevance <= threshold[:, None],
         )
         loose = allowed & lenient
         shift = allowed & ~loose & shifted(drafted, target[:, :steps], policy)
@@ -113,13 +122,15 @@ def accept(
     kinds[:, -1] = Kind.BONUS
     drafted_kinds = loose.to(torch.int8) * Kind.LOOSE + shift.to(torch.int8) * Kind.SHIFT
     kinds[:, :steps] = torch.where(is_draft[:, :steps], drafted_kinds, kinds[:, :steps])
-    return Verdict((accepted + 1).int(), torch.where(is_draft, padded, target), kinds)
+    return Verdict((accepted + 1).int(), torch.where(is_draft, padded, target), kinds, threshold)
 
 
 def plain(target: torch.Tensor) -> Verdict:
     """The verdict of a round without a draft: the target's token, ``[batch, 1]``."""
     kinds = torch.full_like(target, Kind.TARGET, dtype=torch.int8)
-    return Verdict(torch.ones_like(target[:, 0], dtype=torch.int32), target, kinds)
+    first = target[:, 0]
+    lens = torch.ones_like(first, dtype=torch.int32)
+    return Verdict(lens, target, kinds, torch.full_like(first, -torch.inf, dtype=torch.float32))
 
 
 def shifted(drafted: torch.Tensor, target: torch.Tensor, policy: Policy) -> torch.Tensor:

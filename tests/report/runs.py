@@ -8,7 +8,7 @@ import torch
 
 from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.report.record import TRACE_KEYS
-from lvspec_sglang.verify.quantile import MIN_HELD, ScoreRing
+from lvspec_sglang.verify.quantile import MIN_HELD, Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept
 
 STEPS = 10
@@ -24,11 +24,11 @@ class Round:
     evidence: Evidence
 
 
-def policy_of(relax: RelaxConfig, threshold: torch.Tensor) -> Policy:
-    """The policy of one request whose threshold is ``[1]``."""
+def policy_of(relax: RelaxConfig) -> Policy:
+    """The policy of one request."""
     return Policy(
         limit=torch.tensor([STEPS]),
-        threshold=threshold,
+        ratio=torch.tensor([relax.loose_ratio]),
         floor=torch.tensor([relax.floor]),
         draft_shift=torch.tensor([relax.draft_shift]),
         target_shift=torch.tensor([relax.target_shift]),
@@ -36,16 +36,15 @@ def policy_of(relax: RelaxConfig, threshold: torch.Tensor) -> Policy:
     )
 
 
-def decide(ring: ScoreRing, relax: RelaxConfig, each: Round) -> tuple[Verdict, float]:
-    """The verdict on a round, and the threshold it rests on."""
-    threshold = ring.threshold(ROW, torch.tensor([relax.loose_ratio]))
-    verdict = accept(each.drafted, each.target, policy_of(relax, threshold), each.evidence)
-    return verdict, float(threshold)
+def decide(relax: RelaxConfig, each: Round) -> Verdict:
+    """The verdict on a round."""
+    return accept(each.drafted, each.target, policy_of(relax), each.evidence)
 
 
-def settle(ring: ScoreRing, each: Round, decided: int) -> None:
+def settle(each: Round, decided: int) -> None:
     """Remember the scores of the places a round decided."""
-    ring.push(ROW, each.evidence.relevance, torch.tensor([min(decided, STEPS)]))
+    ring, rows = each.evidence.recent
+    ring.push(rows, each.evidence.relevance, torch.tensor([min(decided, STEPS)]))
 
 
 def simulate(relax: RelaxConfig, rounds: int, seed: int) -> tuple[dict[str, Any], list[Round]]:
@@ -76,23 +75,25 @@ def simulate(relax: RelaxConfig, rounds: int, seed: int) -> tuple[dict[str, Any]
                 log_ratio=-5 * torch.rand((1, STEPS), generator=random),
                 entropy=torch.zeros(1, STEPS),
                 guarded=draw((1, STEPS), 10) == 0,
+                recent=Recent(ring, ROW),
             ),
         )
         chains.append(each)
-        verdict, threshold = decide(ring, relax, each)
+        verdict = decide(relax, each)
+        threshold = float(verdict.threshold)
         count = int(verdict.accept_lens)
         for i in range(count):
             kind = int(verdict.kinds[0, i])
             if i == STEPS:
                 note(kind, -1, int(target[0, i]), None, None, None, None)
                 continue
-            evidence = [float(column[0, i]) for column in each.evidence]
+            evidence = [float(column[0, i]) for column in each.evidence[:4]]
             note(
                 kind, int(drafted[0, i]), int(target[0, i]), evidence[0],
                 None if math.isinf(threshold) else threshold, evidence[1], bool(evidence[3]),
             )  # fmt: skip
         ids += verdict.tokens[0, :count].tolist()
-        settle(ring, each, count)
+        settle(each, count)
     strict = [token + (place % 9 == 3) for place, token in enumerate(ids[:-4])]
 
     def run(ids: list[int], accepted: int) -> dict[str, Any]:

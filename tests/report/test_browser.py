@@ -1,5 +1,6 @@
 """The page in headless Chromium: the rule in JavaScript, keys, both colour schemes."""
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.report.page import render
-from lvspec_sglang.verify.quantile import ScoreRing
+from lvspec_sglang.verify.quantile import Recent, ScoreRing
 from lvspec_sglang.verify.rule import Kind, shifted
 from tests.report.browser import Browser
 from tests.report.runs import ROW, Round, decide, policy_of, settle, simulate
@@ -33,17 +34,18 @@ def expected(
     thresholds: list[float | None] = [None]
     kinds: list[int] = [Kind.TARGET]
     at = 1
-    for chain in chains:
-        verdict, _ = decide(ring, relax, chain)
+    for recorded_chain in chains:
+        evidence = recorded_chain.evidence._replace(recent=Recent(ring, ROW))
+        chain = dataclasses.replace(recorded_chain, evidence=evidence)
+        verdict = decide(relax, chain)
         count = int(verdict.accept_lens)
         threshold = float(ring.threshold(ROW, torch.tensor([ratio])))
         decided = min(count, chain.drafted.shape[1])
-        policy = policy_of(relax, torch.tensor([threshold]))
+        policy = policy_of(relax)
         # The trace knows the decided places only.
         shift = shifted(chain.drafted[:, :decided], chain.target[:, :decided], policy)[0]
         for i in range(decided):
             recorded = record["trace"]["kind"][at + i]
-            evidence = chain.evidence
             match = bool(chain.drafted[0, i] == chain.target[0, i])
             allowed = not bool(evidence.guarded[0, i]) and bool(
                 evidence.log_ratio[0, i] >= torch.tensor(relax.floor).log()
@@ -61,7 +63,7 @@ def expected(
             thresholds.append(None)
             kinds.append(Kind.BONUS)
         at += count
-        settle(ring, chain, count)
+        settle(chain, count)
     return thresholds, kinds
 
 

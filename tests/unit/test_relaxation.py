@@ -66,8 +66,8 @@ def test_a_round_is_loose_below_the_running_quantile_only() -> None:
 
     def decide() -> list[int]:
         evidence = relaxation.evidence(ROWS, drafted, target, logits, reach=40, entropy=False)
-        verdict = accept(drafted, target, relaxation.policy(ROWS, True), evidence)
-        relaxation.settle(ROWS, evidence, verdict.accept_lens)
+        verdict = accept(drafted, target, relaxation.policy(ROWS), evidence)
+        relaxation.settle(evidence, verdict.accept_lens)
         return verdict.kinds[0, : int(verdict.accept_lens)].tolist()
 
     while int(relaxation.ring.count[1]) < MIN_HELD:
@@ -110,11 +110,11 @@ def test_reusing_a_row_forgets_its_last_owner() -> None:
     evidence = relaxation.evidence(
         ROWS, drafted, target, torch.zeros(4, VOCAB), reach=40, entropy=False
     )
-    relaxation.settle(ROWS, evidence, torch.tensor([4]))
+    relaxation.settle(evidence, torch.tensor([4]))
     relaxation.begin(1, 3, RelaxConfig(), [], [])
     assert int(relaxation.ring.count[1]) == 0
     assert not bool(relaxation.visual[1].any())
-    policy = relaxation.policy(ROWS, True)
-    assert policy.threshold.item() == float("-inf")
+    policy = relaxation.policy(ROWS)
+    assert policy.ratio.item() == 0.0
     assert (policy.floor.item(), policy.draft_shift.item()) == (0.0, 0)
     assert not bool((relaxation.stops[1] >= 0).any())

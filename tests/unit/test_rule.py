@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lvspec_sglang.verify.quantile import MIN_HELD, Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept
 
 STEPS = 8
@@ -18,7 +19,8 @@ class Row:
     drafted: list[int]
     target: list[int]
     limit: int = 32
-    threshold: float = -math.inf
+    ratio: float = 1.0
+    threshold: float = -math.inf  # all that was scored before
     floor: float = 0.0
     draft_shift: int = 0
     target_shift: int = 0
@@ -36,11 +38,15 @@ def decide(rows: list[Row], relaxed: bool = True) -> Verdict:
     drafted = torch.tensor([row.drafted for row in rows])
     target = torch.tensor([row.target for row in rows])
     policy = Policy(*(torch.tensor([getattr(r, name) for r in rows]) for name in Policy._fields))
+    threshold = torch.tensor([[row.threshold] * MIN_HELD for row in rows])
+    ring, index = ScoreRing(len(rows)), torch.arange(len(rows))
+    ring.push(index, threshold, torch.full_like(index, MIN_HELD))
     evidence = Evidence(
         column("relevance", 0.5),
         column("log_ratio", 0.0),
         column("entropy", 0.0),
         column("guarded", False),
+        Recent(ring, index),
     )
     return accept(drafted, target, policy, evidence if relaxed else None)
 
@@ -81,12 +87,18 @@ def test_strict() -> None:
     for relaxed in (False, True):
         verdict = decide(rows, relaxed)
         assert committed(verdict) == expected
-        assert [value.dtype for value in verdict] == [torch.int32, torch.int64, torch.int8]
+        assert [value.dtype for value in verdict] == [
+            torch.int32, torch.int64, torch.int8, torch.float32,
+        ]  # fmt: skip
 
 
 def test_loose_up_to_the_threshold() -> None:
     row = Row([1, 2, 3], [6, 2, 7, 8], threshold=0.25, relevance=[0.25, 0.9, 0.26])
     assert one(row) == [(1, LOOSE), (2, MATCH), (7, TARGET)]
+    assert decide([row]).threshold.tolist() == [0.25]
+    row.ratio = 0.0
+    assert one(row) == [(6, TARGET)]
+    assert decide([row]).threshold.tolist() == [-math.inf]
 
 
 def test_limit_holds_back_a_loose_token() -> None:
