@@ -6,7 +6,11 @@ the Kullback-Leibler divergence from the flat one. Averaged over heads and the c
 is one score and mass times focus a better one (ours; measured in ``bench/results``).
 """
 
+from math import ceil
+
 import torch
+
+MOST_LAYERS = 8
 
 
 class AttentionMass:
@@ -72,6 +76,9 @@ def visual_attention(
 
 
 def middle_third(layers: int) -> tuple[int, ...]:
-    """The layers scored by default: the middle third, at least one."""
-    first = layers // 3
-    return tuple(range(first, max(first + 1, 2 * layers // 3)))
+    """The layers scored by default: of the middle third every n-th, at most ``MOST_LAYERS``.
+
+    Each costs a read of the keys, so a deep target is sampled.
+    """
+    third = range(layers // 3, max(layers // 3 + 1, 2 * layers // 3))
+    return tuple(third[:: ceil(len(third) / MOST_LAYERS)])

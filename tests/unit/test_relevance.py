@@ -64,7 +64,9 @@ def test_layers_are_averaged_and_forgotten() -> None:
 
 
 def test_the_middle_third() -> None:
-    assert middle_third(28) == tuple(range(9, 18))
+    assert middle_third(14) == (4, 5, 6, 7, 8)
+    assert middle_third(28) == (9, 11, 13, 15, 17)
+    assert middle_third(64) == (21, 24, 27, 30, 33, 36, 39)
     assert middle_third(1) == (0,)
     assert make_scorer("focus", (), 28).layers == tuple(range(9, 18))
     assert make_scorer("cosine", (), 28).layers == (27,)
