@@ -139,8 +139,8 @@ class LVSpecConfig:
         relax: what a request gets that says nothing itself.
         relevance: the scorer: ``focus`` (how much and how pointedly attention lies on the video),
             ``attention`` (its share on the video), ``cosine`` (the paper's) or ``random``.
-        layers: target layers the scorer reads; empty for some of the middle third, and for ``cosine``,
-            which reads the first of them, the last layer.
+        layers: target layers the scorer reads; empty for some of the middle third, and for
+            ``cosine``, which reads the first of them, the last layer.
         query: where a drafted token is scored: at the query ``predicting`` or ``consuming`` it.
         guards: word classes never relaxed, beside stop and special tokens.
         pruning: how the draft's video tokens are chosen, or ``none`` to keep them all.
