@@ -68,7 +68,7 @@ def test_the_middle_third() -> None:
     assert middle_third(28) == (9, 11, 13, 15, 17)
     assert middle_third(64) == (21, 24, 27, 30, 33, 36, 39)
     assert middle_third(1) == (0,)
-    assert make_scorer("focus", (), 28).layers == tuple(range(9, 18))
+    assert make_scorer("focus", (), 28).layers == middle_third(28)
     assert make_scorer("cosine", (), 28).layers == (27,)
     assert make_scorer("attention", (3, 5), 28).layers == (3, 5)
     with pytest.raises(ValueError, match="layers \\[28\\]: the target has layers 0 to 27"):
