@@ -51,11 +51,12 @@ def run(arguments: argparse.Namespace) -> None:
             write_record(arguments.json, record)
 
 
-def lvspec(target: Path, draft: Path | None, config: str, *more: str) -> LocalServer:
-    """A server of ``target`` that speculates with ``draft``, or itself, and LVSPEC's ``config``."""
+def lvspec(target: Path, draft: Path | None, config: dict[str, Any], *more: str) -> LocalServer:
+    """A strict server of ``target`` that speculates with ``draft``, or itself."""
+    text = json.dumps({"preset": "strict", **config})
     path = () if draft is None else ("--speculative-draft-model-path", str(draft))
     return LocalServer(
-        target, *COMMON, "--speculative-algorithm", "LVSPEC", *path, "--lvspec-config", config,
+        target, *COMMON, "--speculative-algorithm", "LVSPEC", *path, "--lvspec-config", text,
         *more,
     )  # fmt: skip
 
@@ -93,10 +94,10 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     target = tiny.write_qwen2_5_vl(folder / "target", tiny.TARGET, seed=1)
     draft = tiny.write_qwen2_5_vl(folder / "draft", tiny.DRAFT, seed=3)
     rows = []
-    for config in (
-        '{"pruning": "none"}',
-        '{"pruning": "uniform", "keep": 0.1, "keep_at_least": 1}',
-    ):
+    configs: list[dict[str, Any]] = [
+        {"pruning": "none"}, {"pruning": "uniform", "keep": 0.1, "keep_at_least": 1},
+    ]  # fmt: skip
+    for config in configs:
         server = lvspec(target, draft, config, "--max-total-tokens", "65536")
         with together(server):
             ask(server, _long_clip(folder, 8, 0), 24, "warm up", ignore_eos=True)
@@ -117,7 +118,8 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
                             "draft_s": known["gaps"][0] - statistics.median(known["gaps"]),
                         }
                     )
-                rows.append({"config": config, "video_tokens": length, **_medians(rounds)})
+                pruning = f"{config['pruning']} {config.get('keep', 1.0):.0%}"
+                rows.append({"pruning": pruning, "video_tokens": length, **_medians(rounds)})
     return rows
 
 
@@ -135,7 +137,7 @@ def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, An
     for start in range(0, len(configs), 2):
         pair = configs[start : start + 2]
         servers = [
-            lvspec(target, model, json.dumps({"pruning": name, "keep": keep, "keep_at_least": 1}))
+            lvspec(target, model, {"pruning": name, "keep": keep, "keep_at_least": 1})
             for model, name, keep in pair
         ]
         with together(*servers), ThreadPoolExecutor(len(pair)) as pool:
@@ -173,7 +175,7 @@ def _caption(server: LocalServer, preset: str, truth: dict[str, Any]) -> dict[st
 def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Five turns on each clip with LVSPEC and without, side by side; mini pair."""
     target, draft = paths()
-    servers = {"alone": LocalServer(target, *COMMON), "lvspec": lvspec(target, draft, "{}")}
+    servers = {"alone": LocalServer(target, *COMMON), "lvspec": lvspec(target, draft, {})}
     seen: dict[tuple[str, int], list[dict[str, float]]] = {}
     with together(*servers.values()):
         warm = _scenes(1, arguments.seed + arguments.clips, folder)[0]
@@ -212,7 +214,7 @@ def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 def users(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Eight users of one new clip at once; mini pair."""
     target, draft = paths()
-    server = lvspec(target, draft, "{}")
+    server = lvspec(target, draft, {})
     rows = []
     with together(server):
         for truth in _scenes(arguments.clips, arguments.seed, folder):
@@ -244,7 +246,7 @@ def traffic(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     near = tiny.write_perturbed(target, folder / "near", noise=0.02, seed=2)
     alone = LocalServer(target, *COMMON)
     server = lvspec(
-        target, near, '{"pruning": "verifier", "keep": 0.25, "keep_at_least": 1}',
+        target, near, {"pruning": "verifier", "keep": 0.25, "keep_at_least": 1},
         "--max-total-tokens", "3000", "--chunked-prefill-size", "128",
     )  # fmt: skip
     server.env.update(LVSPEC_CHECK_DRAFT_KV="1", LVSPEC_POISON_DRAFT_KV="1")

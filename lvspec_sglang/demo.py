@@ -1,4 +1,4 @@
-"""``lvspec demo``: two servers, one question about a video, one follow-up, side by side."""
+"""``lvspec demo``: a question about a video and a follow-up, with LVSPEC and without."""
 
 import contextlib
 import functools
@@ -13,6 +13,8 @@ from lvspec_sglang.serving import LocalServer
 
 QUESTIONS = ("What happens in this video?", "And what happens then?")
 CLIP_SEED = 11
+ALONE, STRICT = "target alone", "LVSPEC strict"
+PRESETS_SHOWN = ((STRICT, "strict"), ("LVSPEC balanced", "balanced"))
 
 
 class Stage(NamedTuple):
@@ -22,6 +24,19 @@ class Stage(NamedTuple):
     draft: Path
     clip: Path
     questions: tuple[str, str]
+
+
+class Way(NamedTuple):
+    """One way to decode: which server, and the preset its requests ask for."""
+
+    name: str
+    server: LocalServer
+    preset: str | None
+
+    def sampling(self, max_new_tokens: int) -> dict[str, Any]:
+        """Greedy sampling parameters."""
+        asked = {"custom_params": {"lvspec": {"preset": self.preset}}} if self.preset else {}
+        return {"temperature": 0, "max_new_tokens": max_new_tokens, **asked}
 
 
 class Turn(NamedTuple):
@@ -41,17 +56,16 @@ def run(max_new_tokens: int, video: Path | None) -> int:
             "--speculative-algorithm", "LVSPEC",
             "--speculative-draft-model-path", str(stage.draft),
         )  # fmt: skip
-        servers = (
-            ("LVSPEC", LocalServer(stage.target, *common, *speculating)),
-            ("target alone", LocalServer(stage.target, *common)),
-        )
+        alone = LocalServer(stage.target, *common)
+        lvspec = LocalServer(stage.target, *common, *speculating)
+        ways = (Way(ALONE, alone, None), *(Way(name, lvspec, p) for name, p in PRESETS_SHOWN))
         with contextlib.ExitStack() as stack:
-            for _, server in servers:
+            for server in (lvspec, alone):
                 stack.callback(server.stop)
                 server.start()
-            _await(servers)
-            _warm_up(servers, stage)
-            turns = _converse(servers, stage, max_new_tokens)
+            _await({"LVSPEC": lvspec, ALONE: alone})
+            _warm_up(ways, stage)
+            turns = _converse(ways, stage, max_new_tokens)
         _report(turns)
     return 0
 
@@ -71,8 +85,8 @@ def _set_stage(folder: Path, video: Path | None) -> Stage:
     return Stage(target, draft, folder / truth["video"], asked)
 
 
-def _await(servers: tuple[tuple[str, LocalServer], ...]) -> None:
-    for name, server in servers:
+def _await(servers: dict[str, LocalServer]) -> None:
+    for name, server in servers.items():
         server.wait_ready(progress=functools.partial(_progress, name))
         print(f"\r{name}: ready{' ' * 30}")
 
@@ -81,24 +95,22 @@ def _progress(name: str, waited: float) -> None:
     print(f"\r{name}: starting, {waited:.0f} s", end="", flush=True)
 
 
-def _warm_up(servers: tuple[tuple[str, LocalServer], ...], stage: Stage) -> None:
+def _warm_up(ways: Sequence[Way], stage: Stage) -> None:
     print("Warming up (the first picture compiles the vision tower) ...")
     with tempfile.TemporaryDirectory() as folder:
         other = write_clip(Path(folder) / "warm.mp4", moving_square(32, seed=1))
-        for _, server in servers:
-            _ask(server, _prompt(stage.target, stage.questions[:1], []), other, 16)
+        for way in ways:
+            _ask(way, _prompt(stage.target, stage.questions[:1], []), other, 16, show=False)
 
 
-def _converse(
-    servers: tuple[tuple[str, LocalServer], ...], stage: Stage, max_new_tokens: int
-) -> dict[str, list[Turn]]:
-    turns: dict[str, list[Turn]] = {name: [] for name, _ in servers}
+def _converse(ways: Sequence[Way], stage: Stage, max_new_tokens: int) -> dict[str, list[Turn]]:
+    turns: dict[str, list[Turn]] = {way.name: [] for way in ways}
     for number, question in enumerate(stage.questions):
         print(f"\nTurn {number + 1}: {question}")
-        for name, server in servers:
-            answers = [turn.text for turn in turns[name]]
+        for way in ways:
+            answers = [turn.text for turn in turns[way.name]]
             prompt = _prompt(stage.target, stage.questions[: number + 1], answers)
-            turns[name].append(_ask(server, prompt, stage.clip, max_new_tokens, echo=name))
+            turns[way.name].append(_ask(way, prompt, stage.clip, max_new_tokens, show=True))
     return turns
 
 
@@ -115,34 +127,37 @@ def _prompt(target: Path, questions: Sequence[str], answers: list[str]) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def _ask(
-    server: LocalServer, prompt: str, clip: Path, max_new_tokens: int, echo: str | None = None
-) -> Turn:
+def _ask(way: Way, prompt: str, clip: Path, max_new_tokens: int, show: bool) -> Turn:
     text, first, meta = "", 0.0, {}
-    if echo is not None:
-        print(f"  {echo}: ", end="", flush=True)
-    sampling = {"temperature": 0, "max_new_tokens": max_new_tokens}
-    for event in server.stream(text=prompt, video_data=str(clip), sampling_params=sampling):
+    if show:
+        print(f"  {way.name}: ", end="", flush=True)
+    sampling = way.sampling(max_new_tokens)
+    for event in way.server.stream(text=prompt, video_data=str(clip), sampling_params=sampling):
         first = first or time.monotonic()
-        if echo is not None:
+        if show:
             print(event["text"][len(text) :], end="", flush=True)
         text, meta = event["text"], event["meta_info"]
-    if echo is not None:
+    if show:
         print()
     return Turn(text, time.monotonic() - first, meta)
 
 
 def _report(turns: dict[str, list[Turn]]) -> None:
-    print(f"\n{'':14} turn  decode s  tokens  target forwards/token  accepted length  cached")
+    print(f"\n{'':16} turn  decode s  tokens  target forwards/token  accepted length  cached")
     for name, answered in turns.items():
         for number, turn in enumerate(answered, 1):
-            print(f"{name:14} {number:4}  {turn.seconds:8.2f}  {_figures(turn.meta)}")
-    alone, lvspec = (
-        sum(turn.seconds for turn in turns[name]) for name in ("target alone", "LVSPEC")
-    )
-    same = [a.text == b.text for a, b in zip(*turns.values(), strict=True)]
-    print(f"\nDecoding: {lvspec:.2f} s with LVSPEC, {alone:.2f} s without: {alone / lvspec:.2f}x")
-    print("Answers are identical." if all(same) else "ANSWERS DIFFER: please report this.")
+            print(f"{name:16} {number:4}  {turn.seconds:8.2f}  {_figures(turn.meta)}")
+    pace = {
+        name: sum(turn.meta["completion_tokens"] - 1 for turn in answered)
+        / sum(turn.seconds for turn in answered)
+        for name, answered in turns.items()
+    }
+    print()
+    for name, tokens in pace.items():
+        print(f"{name:16} {tokens:6.0f} tokens/s decoding, {tokens / pace[ALONE]:.2f}x")
+    alone, strict = ([turn.text for turn in turns[name]] for name in (ALONE, STRICT))
+    same = "identical" if alone == strict else "DIFFERENT: please report this"
+    print(f"\nStrict answers and the target's own are {same}.")
 
 
 def _figures(meta: dict[str, Any]) -> str:

@@ -82,7 +82,8 @@ class LVSpecWorker(BaseSpecWorker):
         self.draft.attach(table, chunk if chunk and chunk > 0 else most)
         runner = self.target_worker.model_runner
         count = int(runner.model_config.num_hidden_layers)
-        scorer = make_scorer(self.config.relevance, self.config.layers, count)
+        measured = getattr(runner.model_config.hf_config, "lvspec_layers", ())
+        scorer = make_scorer(self.config.relevance, self.config.layers, count, measured)
         rows, width = table.shape
         guarded = guarded_tokens(self.target_worker.tokenizer, self.vocab, self.config.guards)
         guarded = guarded.to(self.device)

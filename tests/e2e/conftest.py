@@ -98,7 +98,7 @@ def servers(checkpoints: dict[str, Path]) -> Iterator[Servers]:
             checkpoints["target"], *common, "--chunked-prefill-size", str(CHUNK),
             "--speculative-algorithm", "LVSPEC",
             "--speculative-draft-model-path", str(checkpoints[draft]),
-            "--lvspec-config", json.dumps(config),
+            "--lvspec-config", json.dumps({"preset": "strict", **config}),
             env={**checked, **env},
         )  # fmt: skip
 

@@ -24,13 +24,14 @@ def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
         request(chat("penalised"), tokens=20, frequency_penalty=0.6),
     ]
     program = Path(__file__).with_name("engine_program.py")
+    config = {"preset": "strict", "step_aside": STEP_ASIDE}
     done = subprocess.run(
         [
             sys.executable, str(program), str(checkpoints["target"]), str(checkpoints["near"]),
             json.dumps(payloads),
         ],
         capture_output=True, text=True, timeout=600, cwd=program.parents[2],
-        env={**os.environ, "LVSPEC_CONFIG": json.dumps({"step_aside": STEP_ASIDE})},
+        env={**os.environ, "LVSPEC_CONFIG": json.dumps(config)},
     )  # fmt: skip
     printed = [line for line in done.stdout.splitlines() if line.startswith('{"overlapping"')]
     assert printed, done.stderr[-3000:]
@@ -59,7 +60,10 @@ def test_the_gpus_attention_path_in_torch_answers_as_the_target_alone(
             str(checkpoints["near"]), json.dumps(payloads),
         ],
         capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[2],
-        env={**os.environ, "LVSPEC_TEST_NOTES": str(notes)},
+        env={
+            **os.environ, "LVSPEC_TEST_NOTES": str(notes),
+            "LVSPEC_CONFIG": '{"preset": "strict"}',
+        },
     )  # fmt: skip
     printed = [line for line in done.stdout.splitlines() if line.startswith('{"results"')]
     assert printed, done.stderr[-3000:]

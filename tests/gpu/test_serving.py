@@ -31,7 +31,7 @@ def pair(
     )  # fmt: skip
     lvspec = LocalServer(
         target, *common, "--speculative-algorithm", "LVSPEC",
-        "--speculative-draft-model-path", str(draft),
+        "--speculative-draft-model-path", str(draft), "--lvspec-config", '{"preset": "strict"}',
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         servers = LocalServer(target, *common), lvspec

@@ -25,12 +25,11 @@ def test_doctor_finds_nothing_missing() -> None:
 
 def test_demo_shows_both_servers_and_their_figures() -> None:
     printed = lvspec("demo", "--max-new-tokens", "48")
-    assert "Answers are identical." in printed
-    rows = [
-        line for line in printed.splitlines() if line.startswith(("LVSPEC  ", "target alone  "))
-    ]
-    assert len(rows) == 4
-    assert "without:" in printed
+    assert "Strict answers and the target's own are identical." in printed
+    for way in ("target alone", "LVSPEC strict", "LVSPEC balanced"):
+        lines = [line for line in printed.splitlines() if line.startswith(way)]
+        assert len(lines) == 3, f"two turns and a summary of {way}"
+        assert "tokens/s" in lines[-1]
 
 
 def test_demo_without_its_video_says_so(capsys: pytest.CaptureFixture[str]) -> None:

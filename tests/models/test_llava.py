@@ -1,5 +1,6 @@
 """LLaVA-OneVision: a video is a list of frames; answers are the target's own there too."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,18 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, LocalS
     near = tiny.write_perturbed(target, folder / "near", noise=0.02, seed=2)
     common = ("--dtype", "float32", "--random-seed", "1")
 
-    def lvspec(draft: Path, config: str) -> LocalServer:
+    def lvspec(draft: Path, config: dict[str, Any]) -> LocalServer:
         return LocalServer(
             target, *common, "--chunked-prefill-size", "50", "--speculative-algorithm", "LVSPEC",
-            "--speculative-draft-model-path", str(draft), "--lvspec-config", config,
+            "--speculative-draft-model-path", str(draft),
+            "--lvspec-config", json.dumps({"preset": "strict", **config}),
             env={"LVSPEC_CHECK_DRAFT_KV": "1", "LVSPEC_POISON_DRAFT_KV": "1"},
         )  # fmt: skip
 
     servers = {
         "alone": LocalServer(target, *common),
-        "near": lvspec(near, '{"pruning": "verifier", "keep": 0.1, "keep_at_least": 1}'),
-        "same": lvspec(target, '{"pruning": "none"}'),
+        "near": lvspec(near, {"pruning": "verifier", "keep": 0.1, "keep_at_least": 1}),
+        "same": lvspec(target, {"pruning": "none"}),
     }
     with together(*servers.values()):
         yield servers

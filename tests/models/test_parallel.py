@@ -44,10 +44,11 @@ class Pair:
             self.relaxed_answers = self.relax(replicas)
 
     def lvspec(self, *arguments: str, **config: Any) -> LocalServer:
+        text = json.dumps({"preset": "strict", **config})
         return LocalServer(
             self.target, *self.common, "--speculative-algorithm", "LVSPEC",
             "--speculative-draft-model-path", str(self.draft), *arguments,
-            env={"LVSPEC_CHECK_DRAFT_KV": "1", "LVSPEC_CONFIG": json.dumps(config)},
+            env={"LVSPEC_CHECK_DRAFT_KV": "1", "LVSPEC_CONFIG": text},
         )  # fmt: skip
 
     def relax(self, server: LocalServer) -> list[tuple[list[int], list[int]]]:
@@ -78,6 +79,7 @@ def test_two_ranks_answer_as_one(pair: Pair) -> None:
         assert {1, 2} & set(kinds)
 
 
-def test_two_ranks_step_aside_together(pair: Pair) -> None:
-    with pair.lvspec("--tp-size", "2", step_aside=STEP_ASIDE) as server:
+def test_two_ranks_step_aside_and_prune_together(pair: Pair) -> None:
+    pruning = {"pruning": "verifier", "keep": 0.25, "keep_at_least": 1}
+    with pair.lvspec("--tp-size", "2", step_aside=STEP_ASIDE, **pruning) as server:
         assert pair.ask_strictly(server) == [pair.strict_answers] * 2

@@ -1,5 +1,6 @@
 """No draft path: the target drafts for itself, over the kept tokens of its own KV."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,17 +18,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Loca
     target = tiny.write_qwen2_5_vl(tmp_path_factory.mktemp("target"), tiny.TARGET, seed=1)
     common = (target, "--dtype", "float32", "--random-seed", "1")
 
-    def lvspec(config: str, **env: str) -> LocalServer:
+    def lvspec(config: dict[str, Any], **env: str) -> LocalServer:
         return LocalServer(
             *common, "--chunked-prefill-size", "128", "--speculative-algorithm", "LVSPEC",
-            "--lvspec-config", config, env=env,
+            "--lvspec-config", json.dumps({"preset": "strict", **config}), env=env,
         )  # fmt: skip
 
     servers = {
         "alone": LocalServer(*common),
-        "whole": lvspec('{"pruning": "none"}'),
+        "whole": lvspec({"pruning": "none"}),
         "tenth": lvspec(
-            '{"pruning": "verifier", "keep": 0.1, "keep_at_least": 1}',
+            {"pruning": "verifier", "keep": 0.1, "keep_at_least": 1},
             SGLANG_TEST_RETRACT="1", SGLANG_TEST_RETRACT_INTERVAL="9",
         ),
     }  # fmt: skip

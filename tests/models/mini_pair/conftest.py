@@ -22,7 +22,8 @@ def pair() -> Iterator[dict[str, LocalServer]]:
         "alone": LocalServer(target, *common),
         "lvspec": LocalServer(
             target, *common, "--speculative-algorithm", "LVSPEC",
-            "--speculative-draft-model-path", str(draft), env={"LVSPEC_CHECK_DRAFT_KV": "1"},
+            "--speculative-draft-model-path", str(draft), "--lvspec-config", '{"preset": "strict"}',
+            env={"LVSPEC_CHECK_DRAFT_KV": "1"},
         ),
     }  # fmt: skip
     with together(*servers.values()):
