@@ -53,7 +53,7 @@ class Rule:
             return None
         config = parse_server(json.dumps(self.server))
         meaning = asdict(config) | {
-            "relax": asdict(parse_request(self.request, config.relax).relax)
+            "relax": asdict(parse_request(self.request, config.relax or RelaxConfig()).relax)
         }
         return dict(json.loads(json.dumps(meaning)))
 

@@ -92,9 +92,9 @@ PRESETS = {
     "strict": RelaxConfig(),
     # The rule as the paper has it; window and side of its position shift are not published.
     "paper": RelaxConfig(loose_ratio=0.7, draft_shift=3, target_shift=3),
-    # Ours: the floor is what keeps facts, the ratio what the floor lets through.
-    "balanced": RelaxConfig(loose_ratio=0.8, floor=0.01),
-    "fast": RelaxConfig(loose_ratio=0.9, floor=0.001),
+    # Ours, for a target whose relevance was measured.
+    "balanced": RelaxConfig(loose_ratio=0.9, floor=0.003),
+    "fast": RelaxConfig(loose_ratio=0.95, floor=0.0003),
 }
 
 
@@ -136,11 +136,12 @@ class LVSpecConfig:
     """A server's configuration.
 
     Attributes:
-        relax: what a request gets that says nothing itself.
+        relax: what a request gets that says nothing itself; None for ``balanced`` where the
+            target's relevance was measured (``relevance/measured.py``), else ``strict``.
         relevance: the scorer: ``focus`` (how much and how pointedly attention lies on the video),
             ``attention`` (its share on the video), ``cosine`` (the paper's) or ``random``.
-        layers: target layers the scorer reads; empty for some of the middle third, and for
-            ``cosine``, which reads the first of them, the last layer.
+        layers: target layers the scorer reads; empty for the measured ones, else some of the
+            middle third, and for ``cosine``, which reads the first of them, the last layer.
         query: where a drafted token is scored: at the query ``predicting`` or ``consuming`` it.
         guards: word classes never relaxed, beside stop and special tokens.
         pruning: how the draft's video tokens are chosen, or ``none`` to keep them all.
@@ -150,7 +151,7 @@ class LVSpecConfig:
         step_aside: when rounds are decoded plainly.
     """
 
-    relax: RelaxConfig = field(default_factory=RelaxConfig)
+    relax: RelaxConfig | None = None
     relevance: str = "focus"
     layers: tuple[int, ...] = ()
     query: str = "predicting"
@@ -234,7 +235,8 @@ def parse_server(text: str) -> LVSpecConfig:
     except json.JSONDecodeError as error:
         raise ValueError(f"lvspec config is not JSON: {error}") from error
     relax_keys = {item.name for item in fields(RelaxConfig)} | {"preset"}
-    relax = _relax({k: given.pop(k) for k in relax_keys & given.keys()}, RelaxConfig(), ())
+    named = {key: given.pop(key) for key in relax_keys & given.keys()}
+    relax = _relax(named, RelaxConfig(), ()) if named else None
     _known(given, LVSpecConfig, tuple(sorted(relax_keys)), hidden="relax")
     for key in ("layers", "guards"):
         if key in given:

@@ -29,6 +29,7 @@ class Relaxation:
         rows: int,
         width: int,
         guarded: torch.Tensor,
+        reference: Sequence[float] = (),
     ) -> None:
         """Prepare for ``rows`` requests of at most ``width`` tokens.
 
@@ -36,6 +37,7 @@ class Relaxation:
             query: which query of the forward scores a drafted token, see ``LVSpecConfig``.
             scorer: scores the queries.
             guarded: token ids never relaxed, ``[vocab]`` bool, on the device.
+            reference: scores to compare a request's with, at most 64; empty for its own.
         """
         device = guarded.device
         self.rows = rows
@@ -44,6 +46,7 @@ class Relaxation:
         self.guarded = guarded
         self.visual = torch.zeros(rows, width, dtype=torch.bool, device=device)
         self.ring = ScoreRing(rows, device=device)
+        self.reference = torch.tensor(reference, dtype=torch.float32, device=device)
         self.stops = torch.full((rows, MAX_STOP_TOKENS), NO_TOKEN, device=device)
         self.limit = torch.zeros(rows, dtype=torch.int64, device=device)
         self.ratio = torch.zeros(rows, device=device)
@@ -68,7 +71,7 @@ class Relaxation:
             stop_tokens: token ids that end this request.
         """
         assert len(stop_tokens) <= MAX_STOP_TOKENS, f"{len(stop_tokens)} stop tokens"
-        self.ring.reset(row)
+        self.ring.reset(row, self.reference)
         self.visual[row] = False
         for start, stop in spans:
             self.visual[row, start:stop] = True
@@ -135,6 +138,8 @@ class Relaxation:
 
     def settle(self, evidence: Evidence, accept_lens: torch.Tensor) -> None:
         """Remember the scores of the positions a round decided, ``accept_lens`` ``[batch]``."""
+        if len(self.reference):
+            return
         steps = evidence.relevance.shape[1]
         ring, rows = evidence.recent
         ring.push(rows, evidence.relevance, accept_lens.long().clamp(max=steps))

@@ -1,16 +1,67 @@
 """Connects a relevance scorer to the target: through its attention or its hidden states."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from sglang.srt.runtime_context import get_parallel
 
 from lvspec_sglang.attention.masses import Masses
 from lvspec_sglang.attention.torch_native import ChainTorchBackend
 from lvspec_sglang.attention.variants import GraphVariants, is_scored
+from lvspec_sglang.config import PRESETS, LVSpecConfig, RelaxConfig
 from lvspec_sglang.draft.vision.family import VisionFamily
 from lvspec_sglang.relaxation import Relaxation
+from lvspec_sglang.relevance import make_scorer
 from lvspec_sglang.relevance.cosine import CosineTop
+from lvspec_sglang.relevance.measured import measured_for
+
+logger = logging.getLogger(__name__)
+
+
+def make_relaxation(
+    config: LVSpecConfig, runner: Any, table: torch.Tensor, guarded: torch.Tensor
+) -> Relaxation:
+    """What relaxes the requests of a target, with the scorer that ``config`` names.
+
+    Args:
+        runner: the target's ``ModelRunner``.
+        table: its request table, ``[rows, width]``.
+        guarded: token ids never relaxed, ``[vocab]`` bool, on the device.
+
+    Raises:
+        ValueError: a layer the target does not have, or a broken measurement of it.
+    """
+    target = runner.model_config
+    measured = measured_for(config, target.hf_config)
+    layers = measured.layers if measured else config.layers
+    scorer = make_scorer(config.relevance, layers, int(target.num_hidden_layers))
+    reference = measured.scores if measured else ()
+    rows, width = table.shape
+    return Relaxation(config.query, scorer, rows, width, guarded, reference)
+
+
+def default_relax(config: LVSpecConfig, measured: bool) -> RelaxConfig:
+    """What requests get that say nothing, told in one line.
+
+    Args:
+        measured: whether the target's relevance was.
+    """
+    relax = config.relax or PRESETS["balanced" if measured else "strict"]
+    name = next((name for name, preset in PRESETS.items() if preset == relax), str(relax))
+    if not relax.strict:
+        logger.info(
+            "LVSPEC relaxes verification (%s): answers may differ from the target's own. For "
+            "identical answers use the preset strict, for the server or for a request.",
+            name,
+        )
+    elif config.relax is None:
+        logger.info(
+            "LVSPEC answers as the target alone (strict): how this target's attention tells facts "
+            "from wording was not measured. To relax all the same, name a preset."
+        )
+    return relax
 
 
 def connect(

@@ -1,6 +1,5 @@
 """The LVSPEC worker: prefill, draft, verify, commit, as SGLang's scheduler drives it."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -23,16 +22,13 @@ from lvspec_sglang.drafting import Drafted, Drafting
 from lvspec_sglang.following import Following
 from lvspec_sglang.metrics import Committed, Scores, Trace
 from lvspec_sglang.relaxation import Relaxation
-from lvspec_sglang.relevance import make_scorer
-from lvspec_sglang.scoring import connect
+from lvspec_sglang.scoring import connect, default_relax, make_relaxation
 from lvspec_sglang.spec_input import LVSpecDraftInput
 from lvspec_sglang.target_tokens import choose_target_tokens
 from lvspec_sglang.verify import accept_on
 from lvspec_sglang.verify.guards import guarded_tokens
 from lvspec_sglang.verify.rule import plain
 from lvspec_sglang.verify_forward import prepare_verify
-
-logger = logging.getLogger(__name__)
 
 
 class LVSpecWorker(BaseSpecWorker):
@@ -81,13 +77,8 @@ class LVSpecWorker(BaseSpecWorker):
         chunk, most = get_schedule().chunked_prefill_size, get_schedule().max_prefill_tokens
         self.draft.attach(table, chunk if chunk and chunk > 0 else most)
         runner = self.target_worker.model_runner
-        count = int(runner.model_config.num_hidden_layers)
-        measured = getattr(runner.model_config.hf_config, "lvspec_layers", ())
-        scorer = make_scorer(self.config.relevance, self.config.layers, count, measured)
-        rows, width = table.shape
         guarded = guarded_tokens(self.target_worker.tokenizer, self.vocab, self.config.guards)
-        guarded = guarded.to(self.device)
-        self.relaxation = Relaxation(self.config.query, scorer, rows, width, guarded)
+        self.relaxation = make_relaxation(self.config, runner, table, guarded.to(self.device))
         self.kept = KeptTokens(self.config, runner, self.draft.embedder.family)
         self.following = Following(self.draft, self.kept, self.relaxation, self.steps)
         self.drafting = Drafting(
@@ -99,13 +90,7 @@ class LVSpecWorker(BaseSpecWorker):
         runner, family = self.target_worker.model_runner, self.draft.embedder.family
         queries = self.width * self.relaxation.rows
         self.report = connect(self.relaxation, runner, family, queries)
-        self.following.default = self.config.relax
-        if not self.config.relax.strict:
-            logger.info(
-                "LVSPEC relaxes verification (%s): answers may differ from the target's own. For "
-                "identical answers use the preset strict, for the server or for a request.",
-                self.config.relax,
-            )
+        self.following.default = default_relax(self.config, len(self.relaxation.reference) > 0)
 
     @property
     def draft(self) -> DraftModel:
@@ -130,8 +115,10 @@ class LVSpecWorker(BaseSpecWorker):
         self.drafting.aside.finished(num_correct_drafts_per_req)
 
     def figures(self) -> dict[str, Any]:
-        """What ``/server_info`` tells of LVSPEC: the metrics, and how rounds of each size fare."""
-        return {**counters.snapshot(), "step_aside": self.drafting.aside.report()}
+        """What ``/server_info`` tells of LVSPEC: the metrics, how rounds of each size fare, and the
+        scores that a measured target's are compared with."""
+        aside, scores = self.drafting.aside.report(), self.relaxation.reference.tolist()
+        return {**counters.snapshot(), "step_aside": aside, "reference_scores": scores}
 
     # ---- the scheduler's one call ----
 

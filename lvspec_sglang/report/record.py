@@ -50,6 +50,7 @@ def record_run(
             "--speculative-algorithm LVSPEC of this release"
         )
     info = client.info()
+    reference = info["internal_states"][0]["lvspec"]["reference_scores"]
     return {
         "video": video.name,
         "prompt": prompt,
@@ -60,7 +61,7 @@ def record_run(
         "relax": dataclasses.asdict(relax),
         # As the rule computes it, so that nothing is rounded twice.
         "log_floor": float(torch.tensor(relax.floor).log()) if relax.floor else None,
-        "ring": {"size": ScoreRing(1).size, "least": MIN_HELD},
+        "ring": {"size": ScoreRing(1).size, "least": MIN_HELD, "reference": reference},
         "trace": {key: trace[key] for key in TRACE_KEYS},
         "relaxed": _run(client, relaxed),
         "strict": _run(client, strict),

@@ -45,9 +45,10 @@ class ScoreRing:
         self.scores = torch.zeros(rows, size, dtype=torch.float32, device=device)
         self.count = torch.zeros(rows, dtype=torch.int64, device=device)
 
-    def reset(self, row: int) -> None:
-        """Forget a row's scores, before another request takes the row."""
-        self.count[row] = 0
+    def reset(self, row: int, scores: torch.Tensor) -> None:
+        """Forget a row's scores for ``scores``, ``[n]``, before another request takes the row."""
+        self.scores[row, : len(scores)] = scores
+        self.count[row] = len(scores)
 
     def take(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A copy of a row's scores and count, for ``put``."""

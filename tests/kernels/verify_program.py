@@ -71,7 +71,7 @@ def random_recent(dice: Dice, batch: int, size: int) -> Recent:
     for _ in range(3):
         scores = dice.one_of([0.0, 0.3, 0.5, 0.7, 0.9], RING_ROWS, size)
         ring.push(rows, scores, dice.below(size + 1, RING_ROWS))
-    ring.reset(0)
+    ring.reset(0, ring.scores[0, :0])
     taken = torch.randperm(RING_ROWS, generator=dice.generator)[:batch].to(dice.device)
     return Recent(ring, taken)
 

@@ -41,20 +41,32 @@ def decide(relax: RelaxConfig, each: Round) -> Verdict:
     return accept(each.drafted, each.target, policy_of(relax), each.evidence)
 
 
-def settle(each: Round, decided: int) -> None:
-    """Remember the scores of the places a round decided."""
+def fresh_ring(reference: list[float]) -> ScoreRing:
+    """A request's ring as ``Relaxation`` begins it."""
+    ring = ScoreRing(1)
+    ring.reset(0, torch.tensor(reference))
+    return ring
+
+
+def settle(each: Round, decided: int, reference: list[float]) -> None:
+    """Remember the scores of the places a round decided, unless they are compared with others."""
+    if reference:
+        return
     ring, rows = each.evidence.recent
     ring.push(rows, each.evidence.relevance, torch.tensor([min(decided, STEPS)]))
 
 
-def simulate(relax: RelaxConfig, rounds: int, seed: int) -> tuple[dict[str, Any], list[Round]]:
+def simulate(
+    relax: RelaxConfig, rounds: int, seed: int, reference: list[float] | None = None
+) -> tuple[dict[str, Any], list[Round]]:
     """A recorded run of ``rounds`` rounds, and what the trace leaves out of them."""
+    reference = reference or []
     random = torch.Generator().manual_seed(seed)
 
     def draw(shape: tuple[int, ...], most: int) -> torch.Tensor:
         return torch.randint(most, shape, generator=random)
 
-    ring = ScoreRing(1)
+    ring = fresh_ring(reference)
     trace: dict[str, list[Any]] = {key: [] for key in TRACE_KEYS}
 
     def note(*values: Any) -> None:
@@ -93,7 +105,7 @@ def simulate(relax: RelaxConfig, rounds: int, seed: int) -> tuple[dict[str, Any]
                 None if math.isinf(threshold) else threshold, evidence[1], bool(evidence[3]),
             )  # fmt: skip
         ids += verdict.tokens[0, :count].tolist()
-        settle(each, count)
+        settle(each, count, reference)
     strict = [token + (place % 9 == 3) for place, token in enumerate(ids[:-4])]
 
     def run(ids: list[int], accepted: int) -> dict[str, Any]:
@@ -109,7 +121,7 @@ def simulate(relax: RelaxConfig, rounds: int, seed: int) -> tuple[dict[str, Any]
         "preset": None,
         "relax": dataclasses.asdict(relax),
         "log_floor": float(torch.tensor(relax.floor).log()) if relax.floor else None,
-        "ring": {"size": ring.size, "least": MIN_HELD},
+        "ring": {"size": ring.size, "least": MIN_HELD, "reference": reference},
         "trace": trace,
         "relaxed": run(ids, len(ids) - 1 - rounds),
         "strict": run(strict, len(strict) // 2),

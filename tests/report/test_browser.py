@@ -11,10 +11,10 @@ import torch
 
 from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.report.page import render
-from lvspec_sglang.verify.quantile import Recent, ScoreRing
+from lvspec_sglang.verify.quantile import Recent
 from lvspec_sglang.verify.rule import Kind, shifted
 from tests.report.browser import Browser
-from tests.report.runs import ROW, Round, decide, policy_of, settle, simulate
+from tests.report.runs import ROW, Round, decide, fresh_ring, policy_of, settle, simulate
 
 RELAXED = RelaxConfig(loose_ratio=0.5, draft_shift=2, target_shift=1, floor=0.05)
 RATIOS = [0.0, 0.05, 0.125, 0.3, 0.5, 0.61, 0.7, 0.99, 1.0]
@@ -30,7 +30,8 @@ def expected(
     record: dict[str, Any], chains: list[Round], ratio: float
 ) -> tuple[list[float | None], list[int]]:
     """Thresholds and kinds by ``verify``'s own functions, place by place."""
-    relax, ring = RelaxConfig(**record["relax"]), ScoreRing(1)
+    relax, reference = RelaxConfig(**record["relax"]), record["ring"]["reference"]
+    ring = fresh_ring(reference)
     thresholds: list[float | None] = [None]
     kinds: list[int] = [Kind.TARGET]
     at = 1
@@ -63,17 +64,23 @@ def expected(
             thresholds.append(None)
             kinds.append(Kind.BONUS)
         at += count
-        settle(chain, count)
+        settle(chain, count, reference)
     return thresholds, kinds
 
 
 @pytest.mark.parametrize(
-    "relax", [RELAXED, RelaxConfig(loose_ratio=0.7), RelaxConfig(draft_shift=3)]
+    ("relax", "reference"),
+    [
+        (RELAXED, []),
+        (RELAXED, [place / 64 for place in range(64)]),
+        (RelaxConfig(loose_ratio=0.7), []),
+        (RelaxConfig(draft_shift=3), []),
+    ],
 )
 def test_the_rule_in_javascript_is_the_rule(
-    browser: Browser, tmp_path: Path, relax: RelaxConfig
+    browser: Browser, tmp_path: Path, relax: RelaxConfig, reference: list[float]
 ) -> None:
-    record, chains = simulate(relax, rounds=24, seed=5)
+    record, chains = simulate(relax, 24, 5, reference)
     show(browser, tmp_path, record)
     assert len(record["trace"]["kind"]) > 64
     for ratio in RATIOS:

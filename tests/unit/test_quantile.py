@@ -67,7 +67,7 @@ def test_a_reused_row_does_not_remember_the_request_before() -> None:
     ring = ScoreRing(ROWS, SIZE)
     for row in range(ROWS):
         push(ring, row, [0.1] * SIZE)
-    ring.reset(1)
+    ring.reset(1, torch.empty(0))
     assert threshold(ring, 1, 1.0) == -math.inf
     push(ring, 1, [0.8] * (MIN_HELD - 1))
     assert threshold(ring, 1, 1.0) == -math.inf
@@ -96,7 +96,7 @@ def test_equals_plain_lists(
     plain: list[list[float]] = [[] for _ in range(ROWS)]
     for event in events:
         if isinstance(event, int):
-            ring.reset(event)
+            ring.reset(event, torch.empty(0))
             plain[event] = []
             continue
         for row, (values, taken) in event.items():

@@ -118,3 +118,18 @@ def test_reusing_a_row_forgets_its_last_owner() -> None:
     assert policy.ratio.item() == 0.0
     assert (policy.floor.item(), policy.draft_shift.item()) == (0.0, 0)
     assert not bool((relaxation.stops[1] >= 0).any())
+
+
+def test_a_measured_target_is_compared_with_its_reference_from_the_first_token_on() -> None:
+    guarded = torch.zeros(VOCAB, dtype=torch.bool)
+    scores = FixedScores([0.25, 0.3, 0.1, 0.5])
+    relaxation = Relaxation("predicting", scores, 3, 40, guarded, [0.0, 0.1, 0.2, 0.25, 0.9])
+    relaxation.begin(1, 3, RelaxConfig(loose_ratio=0.8), [(2, 5)], [7])
+    drafted, target = torch.tensor([[10, 11, 12]]), torch.tensor([[13, 14, 15, 16]])
+    logits = torch.zeros(4, VOCAB)
+    for _ in range(2):
+        evidence = relaxation.evidence(ROWS, drafted, target, logits, reach=40, entropy=False)
+        verdict = accept(drafted, target, relaxation.policy(ROWS), evidence)
+        relaxation.settle(evidence, verdict.accept_lens)
+        assert verdict.threshold.item() == 0.25, "its own scores change nothing"
+        assert verdict.kinds[0, :2].tolist() == [Kind.LOOSE, Kind.TARGET]

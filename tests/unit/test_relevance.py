@@ -69,14 +69,10 @@ def test_the_middle_third() -> None:
     assert middle_third(64) == (21, 24, 27, 30, 33, 36, 39)
     assert middle_third(1) == (0,)
     assert make_scorer("focus", (), 28).layers == middle_third(28)
-    assert make_scorer("focus", (), 28, measured=[8, 12]).layers == (8, 12)
-    assert make_scorer("focus", (3,), 28, measured=[8, 12]).layers == (3,)
-    assert make_scorer("cosine", (), 28, measured=[8, 12]).layers == (27,)
+    assert make_scorer("cosine", (), 28).layers == (27,)
     assert make_scorer("attention", (3, 5), 28).layers == (3, 5)
     with pytest.raises(ValueError, match="layers \\[28\\]: the target has layers 0 to 27"):
         make_scorer("focus", (28,), 28)
-    with pytest.raises(ValueError, match="layers \\['8'\\]: the target has"):
-        make_scorer("focus", (), 28, measured=["8"])  # type: ignore[list-item]
 
 
 def test_cosine_averages_the_largest_with_the_video_of_the_row() -> None:

@@ -1,0 +1,47 @@
+"""What a target's config says of its relevance."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lvspec_sglang.config import LVSpecConfig
+from lvspec_sglang.miniworld import paths
+from lvspec_sglang.relevance.measured import SCORES, Measured, measured_for
+
+ASCENDING = [place / SCORES for place in range(SCORES)]
+
+
+def target(**entry: Any) -> Any:
+    return SimpleNamespace(lvspec=entry)
+
+
+def test_a_measurement_holds_for_the_scorer_it_was_made_with() -> None:
+    measured = target(layers=[8, 12], scores=ASCENDING)
+    assert measured_for(LVSpecConfig(), measured) == Measured((8, 12), tuple(ASCENDING))
+    assert measured_for(LVSpecConfig(layers=(3,)), measured) is None
+    assert measured_for(LVSpecConfig(relevance="cosine"), measured) is None
+    assert measured_for(LVSpecConfig(query="consuming"), measured) is None
+    assert measured_for(LVSpecConfig(), SimpleNamespace()) is None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"layers": [8]},
+        {"layers": [], "scores": ASCENDING},
+        {"layers": [8], "scores": ASCENDING[1:]},
+        {"layers": [8], "scores": ASCENDING[::-1]},
+        {"layers": ["eight"], "scores": ASCENDING},
+        {"layers": 8, "scores": ASCENDING},
+    ],
+)
+def test_another_form_is_refused(entry: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="64 ascending scores, or take it out"):
+        Measured.of(target(**entry))
+
+
+def test_the_mini_target_was_measured() -> None:
+    from transformers import AutoConfig
+
+    assert Measured.of(AutoConfig.from_pretrained(paths().target)) is not None
