@@ -1,8 +1,6 @@
 """What a video costs: the draft's prefill, acceptance under pruning, turns, users, traffic."""
 
 import argparse
-import functools
-import json
 import statistics
 import tempfile
 import time
@@ -13,21 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from lvspec_sglang import tiny
-from lvspec_sglang.bench.conversations import CAPTION_TOKENS, chat
+from lvspec_sglang.bench.acceptance import acceptance
+from lvspec_sglang.bench.conversations import chat
 from lvspec_sglang.bench.record import new_record, write_record
+from lvspec_sglang.bench.strict import COMMON, lvspec, scenes
 from lvspec_sglang.bench.traffic import Traffic
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.miniworld import paths
-from lvspec_sglang.miniworld.clips import write_clip as write_scene
-from lvspec_sglang.miniworld.scene import HELD_OUT
 from lvspec_sglang.serving import LocalServer, together
 
 LENGTHS = (256, 1024, 4096, 16384)
 TOKENS_PER_FRAME = 32  # of a 224 x 224 clip: 64 a pair of frames
-SHARES = (0.1, 0.25, 0.5, 0.05)
-GUIDES = ("uniform", "verifier", "unbiased")
 USERS = 8
-COMMON = ("--dtype", "float32", "--random-seed", "1", "--enable-metrics")
 PREFILLED, ENCODED = "lvspec_draft_prefill_tokens_total", "lvspec_draft_encodes_total"
 
 
@@ -49,16 +44,6 @@ def run(arguments: argparse.Namespace) -> None:
         _table(record[part])
         if arguments.json is not None:
             write_record(arguments.json, record)
-
-
-def lvspec(target: Path, draft: Path | None, config: dict[str, Any], *more: str) -> LocalServer:
-    """A strict server of ``target`` that speculates with ``draft``, or itself."""
-    text = json.dumps({"preset": "strict", **config})
-    path = () if draft is None else ("--speculative-draft-model-path", str(draft))
-    return LocalServer(
-        target, *COMMON, "--speculative-algorithm", "LVSPEC", *path, "--lvspec-config", text,
-        *more,
-    )  # fmt: skip
 
 
 def ask(
@@ -123,65 +108,16 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     return rows
 
 
-def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Accepted drafts a round of captions, by pruner and share, strict and relaxed; mini pair.
-
-    The last rows are the target drafting for itself over its own KV of the kept tokens.
-    """
-    target, draft = paths()
-    truths = _scenes(arguments.clips, arguments.seed, folder)
-    configs: list[tuple[Path | None, str, float]] = [(draft, "none", 1.0)]
-    configs += [(draft, name, keep) for keep in SHARES for name in GUIDES]
-    configs += [(None, "verifier", keep) for keep in SHARES]
-    rows: list[dict[str, Any]] = []
-    for start in range(0, len(configs), 2):
-        pair = configs[start : start + 2]
-        servers = [
-            lvspec(target, model, {"pruning": name, "keep": keep, "keep_at_least": 1})
-            for model, name, keep in pair
-        ]
-        with together(*servers), ThreadPoolExecutor(len(pair)) as pool:
-            for row in pool.map(lambda server: _accepted(server, truths), servers):
-                model, name, keep = configs[len(rows)]
-                drafting = "target" if model is None else "pair"
-                rows.append({"draft": drafting, "pruning": name, "keep": keep, **row})
-                print(rows[-1], flush=True)
-    return rows
-
-
-def _accepted(server: LocalServer, truths: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean accepted drafts a round, without the bonus token, of each preset."""
-    means = {}
-    for preset in ("strict", "paper"):
-        with ThreadPoolExecutor(4) as pool:
-            metas = list(pool.map(functools.partial(_caption, server, preset), truths))
-        accepted = sum(meta["spec_num_correct_drafts"] for meta in metas)
-        means[f"T_{preset}"] = accepted / sum(meta["spec_verify_ct"] for meta in metas)
-    return {"clips": len(truths), **means}
-
-
-def _caption(server: LocalServer, preset: str, truth: dict[str, Any]) -> dict[str, Any]:
-    sampling = {
-        "temperature": 0, "max_new_tokens": CAPTION_TOKENS,
-        "custom_params": {"lvspec": {"preset": preset}},
-    }  # fmt: skip
-    result = server.generate(
-        text=chat(truth["caption_prompt"]), video_data=[str(truth["path"])],
-        sampling_params=sampling,
-    )  # fmt: skip
-    return dict(result["meta_info"])
-
-
 def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Five turns on each clip with LVSPEC and without, side by side; mini pair."""
     target, draft = paths()
     servers = {"alone": LocalServer(target, *COMMON), "lvspec": lvspec(target, draft, {})}
     seen: dict[tuple[str, int], list[dict[str, float]]] = {}
     with together(*servers.values()):
-        warm = _scenes(1, arguments.seed + arguments.clips, folder)[0]
+        warm = scenes(1, arguments.seed + arguments.clips, folder)[0]
         for server in servers.values():
             ask(server, warm["path"], 40, "warm up")
-        for truth in _scenes(arguments.clips, arguments.seed, folder):
+        for truth in scenes(arguments.clips, arguments.seed, folder):
             questions = [truth["caption_prompt"], *(q["question"] for q in truth["questions"][:4])]
             said: list[str] = []
             for number, question in enumerate(questions):
@@ -217,7 +153,7 @@ def users(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     server = lvspec(target, draft, {})
     rows = []
     with together(server):
-        for truth in _scenes(arguments.clips, arguments.seed, folder):
+        for truth in scenes(arguments.clips, arguments.seed, folder):
             asked = [f"{number}: {truth['caption_prompt']}" for number in range(USERS)]
             before = server.counters()
             with ThreadPoolExecutor(USERS) as pool:
@@ -274,12 +210,6 @@ def _long_clip(folder: Path, frames: int, seed: int) -> Path:
     if not path.exists():
         write_clip(path, moving_square(frames, seed, 224, 224), fps=2)
     return path
-
-
-def _scenes(clips: int, seed: int, folder: Path) -> list[dict[str, Any]]:
-    """Held-out clips of the mini world: the truth of each, with its ``path``."""
-    truths = [write_scene(HELD_OUT + number, folder) for number in range(seed, seed + clips)]
-    return [truth | {"path": folder / truth["video"]} for truth in truths]
 
 
 def _medians(rows: Sequence[dict[str, float]]) -> dict[str, float]:
