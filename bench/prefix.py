@@ -1,6 +1,7 @@
 """What a video costs: the draft's prefill, acceptance under pruning, turns, users, traffic."""
 
 import argparse
+import functools
 import statistics
 import tempfile
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from lvspec_sglang import tiny
 from lvspec_sglang.bench.acceptance import acceptance
-from lvspec_sglang.bench.conversations import chat
+from lvspec_sglang.bench.conversations import VIDEO, chat
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.strict import COMMON, lvspec, scenes
 from lvspec_sglang.bench.traffic import Traffic
@@ -22,6 +23,8 @@ from lvspec_sglang.serving import LocalServer, together
 
 LENGTHS = (256, 1024, 4096, 16384)
 TOKENS_PER_FRAME = 32  # of a 224 x 224 clip: 64 a pair of frames
+LONGEST = 4096
+ROUNDS = 32
 USERS = 8
 PREFILLED, ENCODED = "lvspec_draft_prefill_tokens_total", "lvspec_draft_encodes_total"
 
@@ -47,16 +50,22 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def ask(
-    server: LocalServer, clip: Path, tokens: int, *turns: str, before: str = "", **sampling: Any
+    server: LocalServer,
+    clips: Sequence[Path],
+    tokens: int,
+    *turns: str,
+    before: str = "",
+    **sampling: Any,
 ) -> dict[str, Any]:
-    """Stream a greedy answer about ``clip``, with text ``before`` the video.
+    """Stream a greedy answer about ``clips``, with text ``before`` the first.
 
     Returns its ``meta`` and ``text``, the seconds to the ``first`` token and the ``gaps`` after.
     """
-    prompt = chat(*turns).replace("<|vision_start|>", before + "<|vision_start|>", 1)
+    prompt = chat(*turns).replace(VIDEO, before + VIDEO * len(clips), 1)
     sampling |= {"temperature": 0, "max_new_tokens": tokens}
     began, events, times = time.monotonic(), [], []
-    for event in server.stream(text=prompt, video_data=[str(clip)], sampling_params=sampling):
+    videos = [str(clip) for clip in clips]
+    for event in server.stream(text=prompt, video_data=videos, sampling_params=sampling):
         events.append(event)
         times.append(time.monotonic())
     gaps = [late - early for early, late in pairwise(times)]
@@ -85,15 +94,18 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     for config in configs:
         server = lvspec(target, draft, config, "--max-total-tokens", "65536")
         with together(server):
-            ask(server, _long_clip(folder, 8, 0), 24, "warm up", ignore_eos=True)
+            ask(server, [_long_clip(folder, 8, 0)], ROUNDS, "warm up", ignore_eos=True)
             for length in LENGTHS:
                 rounds = []
                 for seed in range(1, 1 + min(3, arguments.clips)):
-                    clip = _long_clip(folder, length // TOKENS_PER_FRAME, seed)
+                    clips = _clips_of(folder, length, seed)
+                    asked = functools.partial(
+                        ask, server, clips, ROUNDS, "what is it?", ignore_eos=True
+                    )
                     before = server.counters()
-                    new = ask(server, clip, 200, "what is it?", ignore_eos=True)
+                    new = asked()
                     after = server.counters()
-                    known = ask(server, clip, 200, "what is it?", ignore_eos=True, before="again ")
+                    known = asked(before="again ")
                     rounds.append(
                         {
                             "prompt": new["meta"]["prompt_tokens"],
@@ -116,7 +128,7 @@ def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     with together(*servers.values()):
         warm = scenes(1, arguments.seed + arguments.clips, folder)[0]
         for server in servers.values():
-            ask(server, warm["path"], 40, "warm up")
+            ask(server, [warm["path"]], 40, "warm up")
         for truth in scenes(arguments.clips, arguments.seed, folder):
             questions = [truth["caption_prompt"], *(q["question"] for q in truth["questions"][:4])]
             said: list[str] = []
@@ -125,7 +137,7 @@ def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
                 answers = {}
                 for name, server in servers.items():
                     before = server.counters()
-                    answers[name] = ask(server, truth["path"], 64, *said)
+                    answers[name] = ask(server, [truth["path"]], 64, *said)
                     spent = {k: v - before.get(k, 0.0) for k, v in server.counters().items()}
                     encodes = spent.get("lvspec_video_encodes_total", 0.0)
                     seen.setdefault((name, number + 1), []).append(
@@ -158,7 +170,9 @@ def users(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             before = server.counters()
             with ThreadPoolExecutor(USERS) as pool:
                 metas = list(
-                    pool.map(lambda text, t=truth: ask(server, t["path"], 40, text)["meta"], asked)
+                    pool.map(
+                        lambda text, t=truth: ask(server, [t["path"]], 40, text)["meta"], asked
+                    )
                 )
             spent = {k: v - before.get(k, 0.0) for k, v in server.counters().items()}
             rows.append(
@@ -203,6 +217,16 @@ PARTS = {
     "users": users,
     "traffic": traffic,
 }
+
+
+def _clips_of(folder: Path, tokens: int, seed: int) -> list[Path]:
+    """Clips of ``tokens`` together; the host's tower takes a longer one in too much memory."""
+    whole, rest = divmod(tokens, LONGEST)
+    lengths = [LONGEST] * whole + [rest] * bool(rest)
+    return [
+        _long_clip(folder, length // TOKENS_PER_FRAME, 10 * seed + place)
+        for place, length in enumerate(lengths)
+    ]
 
 
 def _long_clip(folder: Path, frames: int, seed: int) -> Path:
