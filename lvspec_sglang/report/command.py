@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--video", type=Path, help="a video file")
     parser.add_argument("--prompt", default="Describe the video.", help="(Describe the video.)")
-    parser.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (paper)")
+    parser.add_argument("--preset", default="balanced", help=f"{', '.join(PRESETS)} (balanced)")
     parser.add_argument(
         "--relax", type=json.loads, default={}, metavar="JSON",
         help="""more of a request's lvspec keys, for example '{"loose_ratio": 0.5}'""",

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from lvspec_sglang.config import LVSpecConfig
+from lvspec_sglang.config import PRESETS, LVSpecConfig
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.relevance.measured import SCORES, Measured, measured_for
+from lvspec_sglang.scoring import default_relax
 
 ASCENDING = [place / SCORES for place in range(SCORES)]
 
@@ -39,6 +40,19 @@ def test_a_measurement_holds_for_the_scorer_it_was_made_with() -> None:
 def test_another_form_is_refused(entry: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="64 ascending scores, or take it out"):
         Measured.of(target(**entry))
+
+
+def test_a_measured_target_is_balanced_by_default(caplog: pytest.LogCaptureFixture) -> None:
+    paper = PRESETS["paper"]
+    with caplog.at_level("INFO"):
+        assert default_relax(LVSpecConfig(), measured=True) == PRESETS["balanced"]
+        assert default_relax(LVSpecConfig(), measured=False) == PRESETS["strict"]
+        assert default_relax(LVSpecConfig(PRESETS["strict"]), measured=True).strict
+        assert default_relax(LVSpecConfig(paper), measured=False) == paper
+    relaxed, unmeasured, named = caplog.messages
+    assert "(balanced)" in relaxed and "use the preset strict" in relaxed
+    assert "not measured" in unmeasured
+    assert "(paper)" in named
 
 
 def test_the_mini_target_was_measured() -> None:
