@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lvspec_sglang.miniworld.data import Prompter
+from lvspec_sglang.miniworld.decode import layout
 from lvspec_sglang.miniworld.lexicon import fact_of
 from lvspec_sglang.miniworld.net import MiniVL
 
@@ -77,7 +78,7 @@ def measure(
     for start in range(0, len(prompts), batch):
         part = slice(start, start + batch)
         texts = [[*answer, end] for answer in answers[part]]
-        drafted = _predict(draft, prompter, video[part], prompts[part], texts)
+        drafted = predict(draft, prompter, video[part], prompts[part], texts)
         stops = []
         for text, guess in zip(texts, drafted, strict=True):
             total.positions += len(text)
@@ -127,21 +128,12 @@ def _classify(
         total.contradictions += 1
 
 
-def _layout(
-    prompter: Prompter, prompts: list[list[int]], texts: list[list[int]]
-) -> tuple[Tensor, Tensor]:
-    """Padded ids [B, S] and positions [3, B, S] of prefix, prompt and answer."""
-    rows = [[*prompter.prefix_ids, *p, *t] for p, t in zip(prompts, texts, strict=True)]
-    longest = max(map(len, rows))
-    pad = prompter.tokenizer.pad_token_id
-    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
-    text = torch.arange(longest - prompter.prefix) + prompter.text_start
-    positions = torch.cat([torch.from_numpy(prompter.prefix_positions), text.expand(3, -1)], 1)
-    return ids, positions[:, None].expand(-1, len(rows), -1)
+def _joined(prompts: list[list[int]], texts: list[list[int]]) -> list[list[int]]:
+    return [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
 
 
 @torch.inference_mode()
-def _predict(
+def predict(
     draft: MiniVL,
     prompter: Prompter,
     video: Tensor,
@@ -149,7 +141,7 @@ def _predict(
     texts: list[list[int]],
 ) -> list[list[int]]:
     """The draft's greedy token at each place of each text, given the text before it."""
-    ids, positions = _layout(prompter, prompts, texts)
+    ids, positions = layout(prompter, _joined(prompts, texts))
     length = ids.shape[1]
     bias = torch.full((1, 1, length, length), -1e4).triu(1)
     device = video.device
@@ -172,7 +164,7 @@ def _follow(
     stops: list[list[int]],
 ) -> list[list[list[int]]]:
     """What the draft writes in the SHIFT places after each mismatched token of its own."""
-    base_ids, base_positions = _layout(prompter, prompts, texts)
+    base_ids, base_positions = layout(prompter, _joined(prompts, texts))
     rows, base = base_ids.shape
     most = max(map(len, stops), default=0)
     extra = most * SHIFT

@@ -1,4 +1,4 @@
-"""The `lvspec miniworld` command: train, sample, score, evaluate, parity, sheet."""
+"""The `lvspec miniworld` command: train, sample, score, evaluate, layers, parity, sheet."""
 
 from __future__ import annotations
 
@@ -54,6 +54,18 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--threads", type=int, default=0)
     evaluate.add_argument("--json", type=Path, help="write the figures here too")
     evaluate.set_defaults(run_command=_evaluate)
+
+    layers = commands.add_parser(
+        "layers", help="find the target's layers whose attention tells facts from wording"
+    )
+    layers.add_argument("--clips", type=int, default=120, help="held-out clips (120)")
+    layers.add_argument(
+        "--seed", type=int, default=20_000, help="first held-out seed (20000: those for tuning)"
+    )
+    layers.add_argument("--pair", type=Path, help="directory of target/ and draft/ (package's)")
+    layers.add_argument("--threads", type=int, default=0, help="CPU threads (torch's choice)")
+    layers.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
+    layers.set_defaults(run_command=_layers)
 
     parity = commands.add_parser("parity", help="compare SGLang's greedy tokens to transformers'")
     parity.add_argument("--clips", type=int, default=10)
@@ -111,10 +123,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     from lvspec_sglang.miniworld.clips import chat_requests, write_clip
     from lvspec_sglang.miniworld.scene import HELD_OUT
 
-    if arguments.clips < 1:
-        raise ValueError(f"--clips {arguments.clips}: give at least 1")
-    if arguments.seed < 0:
-        raise ValueError(f"--seed {arguments.seed}: give 0 or more; held-out seeds count from 0")
+    _check_clips(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     seeds = range(HELD_OUT + arguments.seed, HELD_OUT + arguments.seed + arguments.clips)
     truths = [write_clip(seed, arguments.out) for seed in seeds]
@@ -125,6 +134,13 @@ def _sample(arguments: argparse.Namespace) -> None:
         f"{arguments.clips} clips, truth.jsonl and {len(requests)} requests in "
         f"bench_serving.jsonl in {arguments.out}"
     )
+
+
+def _check_clips(arguments: argparse.Namespace) -> None:
+    if arguments.clips < 1:
+        raise ValueError(f"--clips {arguments.clips}: give at least 1")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed {arguments.seed}: give 0 or more; held-out seeds count from 0")
 
 
 def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -163,6 +179,22 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     figures = evaluate_pair(root, held_out, arguments.device, _say)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _layers(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from lvspec_sglang.bench.record import new_record, write_record
+    from lvspec_sglang.miniworld import paths
+    from lvspec_sglang.miniworld.layers import rank_pair
+
+    _check_clips(arguments)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    root = arguments.pair or paths().target.parent
+    figures = rank_pair(root, arguments.clips, arguments.seed, _say)
+    if arguments.json:
+        write_record(arguments.json, new_record("miniworld layers") | figures)
 
 
 def _parity(arguments: argparse.Namespace) -> None:

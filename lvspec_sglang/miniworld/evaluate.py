@@ -97,12 +97,12 @@ def answer_all(
     asked: list[tuple[int, str | None, list[int]]] = []
     for number, line in enumerate(held_out.truth):
         earlier = [(line["caption_prompt"], captions[number]["text"])] if follow_up else []
-        for question in _choose(line, questions):
+        for question in choose_questions(line, questions):
             asked.append((number, question, prompter.prompt(question, earlier)))
     return captions + answer(asked)
 
 
-def _choose(line: dict[str, Any], questions: int) -> list[str]:
+def choose_questions(line: dict[str, Any], questions: int) -> list[str]:
     """Questions of a clip, each of another kind, the same ones every time."""
     rng = random.Random(line["seed"])
     by_kind: dict[str, list[str]] = {}
