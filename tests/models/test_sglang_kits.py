@@ -17,7 +17,13 @@ from unittest import skip
 import pytest
 import requests
 from sglang.test import kits, test_utils
-from sglang.test.kits import basic_scheduler_stress_kit, radix_cache_server_kit, spec_server_kits
+from sglang.test.kits import (
+    basic_scheduler_stress_kit,
+    json_constrained_kit,
+    radix_cache_server_kit,
+    spec_server_kits,
+    streaming_session_kit,
+)
 from sglang.test.kits.abort_timeout_kit import (
     AbortAllMixin,
     RunningTimeoutTwoWaveMixin,
@@ -71,10 +77,9 @@ NOT_RUN = {
     "SpecPerfKit": "downloads its questions",
     "SpecSamplingMaskKit": "the host refuses sampling masks with this algorithm",
 }
-# Fitted to the pair, and not yet run to their end since.
-UNTRIED = skip("not run yet since it was fitted")
 WORDS = range(8, 820)  # the ids of the pair's ordinary tokens
 LONGEST_ANSWER = 96
+ENDLESS_ANSWER = 3900
 # Strings with an end: an untaught model goes on as long as a schema lets it.
 SHORT = {"type": "string", "pattern": "^[A-Za-z]{1,6}$"}
 
@@ -94,6 +99,20 @@ class SizedRequests:
         return requests.post(url, json=json, **more)
 
 
+class EndlessRequests:
+    """``requests``, with what asks for 100,000 tokens going on to the end of the pair's context."""
+
+    get = staticmethod(requests.get)
+
+    @staticmethod
+    def post(url: str, json: dict[str, Any] | None = None, **more: Any) -> requests.Response:
+        sampling = (json or {}).get("sampling_params", {})
+        if sampling.get("max_new_tokens", 0) > ENDLESS_ANSWER:
+            endless = {**sampling, "max_new_tokens": ENDLESS_ANSWER, "ignore_eos": True}
+            json = {**(json or {}), "sampling_params": endless}
+        return requests.post(url, json=json, **more)
+
+
 def _fold(ids: Any) -> Any:
     if isinstance(ids, list):
         return [_fold(each) for each in ids]
@@ -110,12 +129,13 @@ def _cut(sampling: Any) -> Any:
 def sized() -> Iterator[None]:
     """Fit the kits' constants to the model's size."""
     with pytest.MonkeyPatch.context() as patch:
-        for kit in (spec_server_kits, radix_cache_server_kit, test_utils):
+        for kit in (spec_server_kits, radix_cache_server_kit, json_constrained_kit, test_utils):
             patch.setattr(kit, "requests", SizedRequests)
+        patch.setattr(streaming_session_kit, "requests", EndlessRequests)
         tree = radix_cache_server_kit.gen_radix_tree
         patch.setattr(radix_cache_server_kit, "gen_radix_tree", lambda: tree(24, 64))
         patch.setattr(streaming_session_fixture, "CONCURRENT_LOGPROB_ROUNDS", 1)
-        patch.setattr(streaming_session_fixture, "STRESS_NUM_TURNS", 3)
+        patch.setattr(streaming_session_fixture, "STRESS_NUM_TURNS", 2)
         yield
 
 
@@ -210,13 +230,6 @@ class TestSpeculation(
         }
     )
 
-    test_logprob_match = UNTRIED(SpecLogprobKit.test_logprob_match)
-    test_grammar_structured_output_no_trailing_tokens = UNTRIED(
-        SpecGrammarKit.test_grammar_structured_output_no_trailing_tokens
-    )
-    test_grammar_logprob_count_matches_completion_tokens = UNTRIED(
-        SpecGrammarKit.test_grammar_logprob_count_matches_completion_tokens
-    )
     test_logprob_mixed = skip("112 prompts of up to 2,000 tokens take minutes on a CPU")(
         SpecLogprobKit.test_logprob_mixed
     )
@@ -283,20 +296,19 @@ class TestAborts(AbortAllMixin, Served):
     """Aborts of everything at once."""
 
     abort_all_num_requests = 12
-    abort_all_max_new_tokens = 4000
+    abort_all_max_new_tokens = ENDLESS_ANSWER
 
 
 class TestTimeouts(WaitingTimeoutMixin, RunningTimeoutTwoWaveMixin, Served):
     """Requests that wait or run too long."""
 
     which = "impatient"
-    test_waiting_timeout = UNTRIED(WaitingTimeoutMixin.test_waiting_timeout)
     waiting_timeout_num_requests = 5
     waiting_timeout_max_new_tokens = 256
     running_timeout_num_wave1 = 2
     running_timeout_num_wave2 = 2
     running_timeout_sleep = 1
-    running_timeout_max_new_tokens = 3900
+    running_timeout_max_new_tokens = ENDLESS_ANSWER
 
 
 class TestMatchedStop(MatchedStopMixin, Served):
@@ -332,9 +344,6 @@ class TestGrammars(JSONConstrainedMixin, RegexConstrainedMixin, EBNFConstrainedM
             "additionalProperties": False,
         }
     )
-    test_json_generate = UNTRIED(JSONConstrainedMixin.test_json_generate)
-    test_json_openai = UNTRIED(JSONConstrainedMixin.test_json_openai)
-    test_mix_json_and_other = UNTRIED(JSONConstrainedMixin.test_mix_json_and_other)
     test_regex_generate_complex_json = NO_END(
         RegexConstrainedMixin.test_regex_generate_complex_json
     )
@@ -360,12 +369,10 @@ class TestAPI(BasicAPIContractMixin, Served):
     """The HTTP API."""
 
 
-@UNTRIED
 class TestStreamingSessions(StreamingSessionKitMixin, Served):
     """KV handed from turn to turn, through aborts and beside other requests."""
 
 
-@UNTRIED
 class TestCacheHits(Served):
     """A conversation's second and third turn find the first one cached."""
 
