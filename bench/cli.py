@@ -16,7 +16,9 @@ RESERVED_SEED = 20_000
 
 def add_parser(commands: Any) -> None:
     """Add ``bench`` with its subcommands to the ``lvspec`` command's subparsers."""
-    parser = commands.add_parser("bench", help="measure fidelity, prefixes, speed, kernels")
+    parser = commands.add_parser(
+        "bench", help="measure fidelity, prefixes, speed, stepping aside, kernels"
+    )
     benches = parser.add_subparsers(required=True, metavar="BENCH")
 
     fidelity = add_bench(
@@ -45,6 +47,11 @@ def add_parser(commands: Any) -> None:
     )
 
     add_speed_arguments(add_bench(benches, "speed", "decoding speed side by side", speed, 16))
+    aside = add_bench(benches, "aside", "what stepping aside costs and saves", _aside, 16)
+    aside.add_argument("--batches", default="1,4,16", help="batch sizes (1,4,16)")
+    aside.add_argument("--tokens", type=int, default=128, help="tokens an answer (128)")
+    aside.add_argument("--warm-up", type=int, default=2, help="runs that are not counted (2)")
+    aside.add_argument("--repeats", type=int, default=5, help="runs a figure (5)")
     add_kernels_arguments(add_bench(benches, "kernels", "kernels against floors", kernels, 1))
 
 
@@ -108,3 +115,9 @@ def _prefix(arguments: argparse.Namespace) -> None:
     from lvspec_sglang.bench import prefix
 
     prefix.run(arguments)
+
+
+def _aside(arguments: argparse.Namespace) -> None:
+    from lvspec_sglang.bench import aside
+
+    aside.run(arguments)

@@ -7,15 +7,14 @@ figure at a batch size is the median of ``--repeats`` runs, taken in turn with t
 import argparse
 import json
 import tempfile
-import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 
+from lvspec_sglang.bench.decoding import Asked, decode, held_out, payloads
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import FPS, FRAME, SHAPES, TOKENS_A_PAIR, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, read_trace
@@ -23,16 +22,10 @@ from lvspec_sglang.bench.timed_server import KEPT, TIMES_ENV, TRACE_ENV
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.config import PRESETS
 from lvspec_sglang.miniworld import paths
-from lvspec_sglang.miniworld.clips import write_clip as write_scene
-from lvspec_sglang.miniworld.scene import HELD_OUT
 from lvspec_sglang.serving import LocalServer, together
 
 PHASES = ("draft", "plan", "verify", "relevance", "accept", "round", "between")
 BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}  # bytes a second
-PROMPT = (
-    "<|im_start|>user\n<|vision_start|><|video_pad|><|vision_end|>{}<|im_end|>\n"
-    "<|im_start|>assistant\n"
-)
 
 
 class Side(NamedTuple):
@@ -112,23 +105,16 @@ def _shape(name: str) -> Any:
 def _prompts(
     arguments: argparse.Namespace, dummy: bool, folder: Path, most: int
 ) -> list[dict[str, Any]]:
-    """One payload a request; requests beyond ``--clips`` ask about the same clips again."""
-    made = []
+    if not dummy:
+        asked = held_out(min(arguments.clips, most), arguments.seed, folder)
+        return payloads(asked, most, arguments.tokens)
+    frames = 2 * (arguments.video_tokens // TOKENS_A_PAIR)
+    asked = []
     for number in range(min(arguments.clips, most)):
-        if dummy:
-            frames = 2 * (arguments.video_tokens // TOKENS_A_PAIR)
-            pictures = moving_square(frames, arguments.seed + number, FRAME, FRAME)
-            clip = write_clip(folder / f"{number}.mp4", pictures, fps=FPS)
-            made.append((clip, "What happens?"))
-        else:
-            truth = write_scene(HELD_OUT + arguments.seed + number, folder)
-            made.append((folder / truth["video"], truth["caption_prompt"]))
-    sampling = {"temperature": 0, "max_new_tokens": arguments.tokens, "ignore_eos": True}
-    return [
-        {"text": PROMPT.format(made[i % len(made)][1]), "video_data": str(made[i % len(made)][0]),
-         "sampling_params": sampling}
-        for i in range(most)
-    ]  # fmt: skip
+        pictures = moving_square(frames, arguments.seed + number, FRAME, FRAME)
+        clip = write_clip(folder / f"{number}.mp4", pictures, fps=FPS)
+        asked.append(Asked(clip, "What happens?"))
+    return payloads(asked, most, arguments.tokens)
 
 
 def _servers(
@@ -164,12 +150,12 @@ def _measure(
         with together(*group):
             present = [side for side in compared if servers[side.server] in group]
             for side in present:
-                _ask(servers[side.server], side, prompts)
+                decode(servers[side.server], prompts, side.preset)
             for _ in range(arguments.repeats):
                 for batch in batches:
                     for side in present:
                         before = _lines(times)
-                        figures = _ask(servers[side.server], side, prompts[:batch])
+                        figures = decode(servers[side.server], prompts[:batch], side.preset)
                         figures["phases"] = _phases(times, before)
                         runs[side.name, batch].append(figures)
     return [_row(name, batch, found, runs["SGLang alone", batch])
@@ -178,32 +164,6 @@ def _measure(
 
 def _turns(in_turn: bool, servers: dict[str, LocalServer]) -> list[list[LocalServer]]:
     return [[server] for server in servers.values()] if in_turn else [list(servers.values())]
-
-
-def _ask(server: LocalServer, side: Side, prompts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Decode ``prompts`` at once; tokens a second from the first token to the last."""
-
-    def one(payload: dict[str, Any]) -> tuple[float, float, dict[str, Any]]:
-        asked = dict(payload)
-        if side.preset:
-            custom = {"custom_params": {"lvspec": {"preset": side.preset}}}
-            asked["sampling_params"] = payload["sampling_params"] | custom
-        first, meta = 0.0, {}
-        for event in server.stream(**asked):
-            first, meta = first or time.monotonic(), event["meta_info"]
-        return first, time.monotonic(), meta
-
-    with ThreadPoolExecutor(len(prompts)) as pool:
-        answers = list(pool.map(one, prompts))
-    seconds = max(end for _, end, _ in answers) - min(first for first, _, _ in answers)
-    metas = [meta for _, _, meta in answers]
-    rounds = sum(meta.get("spec_verify_ct") or 0 for meta in metas)
-    accepted = sum(meta.get("spec_num_correct_drafts") or 0 for meta in metas)
-    return {
-        "tokens_per_second": sum(meta["completion_tokens"] - 1 for meta in metas) / seconds,
-        "accepted": accepted / rounds if rounds else None,
-        "prompt_tokens": max(meta["prompt_tokens"] for meta in metas),
-    }
 
 
 def _lines(times: Path) -> int:

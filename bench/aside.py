@@ -1,0 +1,116 @@
+"""Stepping aside: what it costs where drafting pays, what it saves where it does not.
+
+The mini pair's target is served alone, with LVSPEC always drafting, and with LVSPEC choosing by
+measured speed: once with the pair's own draft, once with that draft's weights drowned in noise, of
+which next to nothing is accepted. The three sides run side by side and are asked in turn, after
+each has decoded every batch size long enough to have tried both ways of decoding.
+"""
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lvspec_sglang.bench.decoding import decode, held_out, payloads
+from lvspec_sglang.bench.record import new_record, write_record
+from lvspec_sglang.miniworld import paths
+from lvspec_sglang.serving import LocalServer, together
+from lvspec_sglang.tiny import write_perturbed
+
+ALONE = "alone"
+SIDES = {ALONE: None, "drafts": {"measure": False}, "steps aside": {"measure": True}}
+NOISE = 3.0  # standard deviations of a weight matrix
+ROUNDS = 'lvspec_rounds_total{{decoding="{}"}}'
+
+Runs = dict[tuple[str, int], list[dict[str, Any]]]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure both drafts, print the table, write the record."""
+    record = new_record("aside") | {"repeats": arguments.repeats, "rows": []}
+    print(f"{record['hardware']}\n{HEAD}")
+    with tempfile.TemporaryDirectory(prefix="lvspec-aside-") as name:
+        folder = Path(name)
+        useless = write_perturbed(paths().draft, folder / "useless", NOISE, arguments.seed)
+        batches = [int(size) for size in arguments.batches.split(",")]
+        asked = held_out(min(arguments.clips, max(batches)), arguments.seed, folder)
+        prompts = payloads(asked, max(batches), arguments.tokens)
+        for draft, checkpoint in (("good", paths().draft), ("useless", useless)):
+            runs = _measure(arguments, checkpoint, prompts, batches)
+            rows = [{"draft": draft, **_row(runs, *which)} for which in runs]
+            print("\n".join(map(_line, rows)))
+            record["rows"] += rows
+            if arguments.json:
+                write_record(arguments.json, record)
+
+
+def _measure(
+    arguments: argparse.Namespace,
+    draft: Path,
+    prompts: list[dict[str, Any]],
+    batches: list[int],
+) -> Runs:
+    servers = {side: _server(draft, config) for side, config in SIDES.items()}
+    runs: Runs = defaultdict(list)
+    with together(*servers.values()):
+        for number in range(-arguments.warm_up, arguments.repeats):
+            for batch in batches:
+                for side, server in servers.items():
+                    before = _rounds(server)
+                    figures = decode(server, prompts[:batch])
+                    after = _rounds(server)
+                    figures["rounds"] = {way: after[way] - before[way] for way in after}
+                    if number >= 0:
+                        runs[side, batch].append(figures)
+    return runs
+
+
+def _server(draft: Path, step_aside: dict[str, Any] | None) -> LocalServer:
+    common = ("--dtype", "float32", "--random-seed", "1")
+    if step_aside is None:
+        return LocalServer(paths().target, *common)
+    return LocalServer(
+        paths().target, *common, "--speculative-algorithm", "LVSPEC",
+        "--speculative-draft-model-path", str(draft),
+        "--lvspec-config", json.dumps({"preset": "strict", "step_aside": step_aside}),
+    )  # fmt: skip
+
+
+def _rounds(server: LocalServer) -> dict[str, float]:
+    """Rounds of each request so far, by how they were decoded."""
+    told = server.scheduler_state().get("lvspec", {})
+    return {way: told.get(ROUNDS.format(way), 0.0) for way in ("drafted", "plain")}
+
+
+def _row(runs: Runs, side: str, batch: int) -> dict[str, Any]:
+    """A side's figures; each run is compared with the run alone that it followed."""
+    mine, alone = runs[side, batch], runs[ALONE, batch]
+    speeds = [run["tokens_per_second"] for run in mine]
+    times = [speed / other["tokens_per_second"] for speed, other in zip(speeds, alone, strict=True)]
+    rounds = {way: sum(run["rounds"][way] for run in mine) for way in ("drafted", "plain")}
+    total = sum(rounds.values())
+    return {
+        "side": side,
+        "batch": batch,
+        "tokens_per_second": median(speeds),
+        "lowest": min(speeds),
+        "highest": max(speeds),
+        "times_alone": median(times),
+        "times_alone_lowest": min(times),
+        "times_alone_highest": max(times),
+        "drafted": rounds["drafted"] / total if total else None,
+    }
+
+
+HEAD = f"{'draft':8} {'side':12} batch  {'tokens/s (range)':24} {'x alone (range)':20} drafted"
+
+
+def _line(row: dict[str, Any]) -> str:
+    speed = f"{row['tokens_per_second']:.1f} ({row['lowest']:.1f}-{row['highest']:.1f})"
+    low, high = row["times_alone_lowest"], row["times_alone_highest"]
+    times = f"{row['times_alone']:.2f} ({low:.2f}-{high:.2f})"
+    drafted = "-" if row["drafted"] is None else f"{100 * row['drafted']:.0f} %"
+    return f"{row['draft']:8} {row['side']:12} {row['batch']:5}  {speed:24} {times:20} {drafted:>7}"
