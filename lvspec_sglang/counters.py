@@ -41,6 +41,10 @@ METRICS = {
     "visual_tokens": Metric(
         "counter", ("draft",), "Visual tokens of prompts, by whether the draft keeps them"
     ),
+    "shared_prefix_groups": Metric(
+        "histogram", (), "Requests with one video in the cache, for each video of a drafted round",
+        (1, 2, 4, 8, 16, 32, 64, 128),
+    ),
     "draft_prefill_tokens": Metric(
         "counter", (), "Tokens whose KV the draft prefilled: prompts, and what it missed"
     ),

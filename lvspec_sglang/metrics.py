@@ -93,6 +93,7 @@ class Committed:
         trace: what the verdict rests on, for those who ask.
         decoding: ``drafted`` or ``plain``; None for a prefill.
         scores: where somebody relaxes.
+        readers: of each video of a drafted round, how many requests read it.
         prefill_seconds: tells, on the host, how long the draft's prefill before the round took.
     """
 
@@ -100,6 +101,7 @@ class Committed:
     trace: Trace | None = None
     decoding: str | None = None
     scores: Scores | None = None
+    readers: Sequence[int] = ()
     prefill_seconds: Callable[[], float] | None = None
 
     def copy_to_host(self, copy: Copy) -> "Committed":
@@ -140,6 +142,7 @@ class Committed:
             count("rounds", len(committed), decoding=self.decoding)
         if self.decoding == "drafted":
             observe("accept_length", committed)
+            observe("shared_prefix_groups", self.readers)
         if self.scores is not None:
             self.scores.observe(lengths)
         if self.prefill_seconds is not None:

@@ -14,6 +14,7 @@ from sglang.srt.speculative.base_spec_worker import BaseSpecWorker
 from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_mask
 
 from lvspec_sglang import counters, ranks
+from lvspec_sglang.attention.chain_plan import readers
 from lvspec_sglang.config import server_config
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel
@@ -174,13 +175,14 @@ class LVSpecWorker(BaseSpecWorker):
         followed = self.following.of(batch.reqs) if width > 1 else []
         relaxed = [r for f in followed if not (r := f.config.relax).strict]
         self.relaxation.scorer.listening = bool(relaxed)
+        contexts = self.following.contexts(batch.reqs)
         forward_batch, can_run_graph = prepare_verify(
             batch,
             chain,
             self.draft.view,
             self.req_to_token_pool,
             self.target_worker,
-            self.following.contexts(batch.reqs),
+            contexts,
         )
         tree = GrammarTree.from_linear_chain(chain) if batch.has_grammar else None
         logits_output = self.target_worker.forward_batch_generation(
@@ -228,6 +230,7 @@ class LVSpecWorker(BaseSpecWorker):
             "drafted" if width > 1 else "plain",
             evidence
             and Scores(self.following.relaxed(batch.reqs), evidence.relevance, verdict.threshold),
+            readers(contexts),
             drafted.prefill_seconds,
         )
         bonus = verdict.tokens.gather(1, verdict.accept_lens.long()[:, None] - 1)[:, 0]

@@ -72,6 +72,11 @@ def groups(contexts: Sequence[Context]) -> list[list[int]]:
     return list(found.values())
 
 
+def readers(contexts: Sequence[Context]) -> list[int]:
+    """How many requests read each video, or each request's videos, in order of appearance."""
+    return [len(group) for group in groups(contexts) if contexts[group[0]].spans]
+
+
 def shares(contexts: Sequence[Context]) -> bool:
     """Whether reading videos together saves a layer enough keys to pay for a second call."""
     saved = sum((len(group) - 1) * contexts[group[0]].visual_tokens for group in groups(contexts))

@@ -53,6 +53,22 @@ def test_the_figures_of_a_relaxed_answer(servers: Servers, clips: Clips) -> None
     assert samples(servers.near)["lvspec_threshold"] > 0
 
 
+def test_eight_users_on_one_video_share_its_prefix(servers: Servers, clips: Clips) -> None:
+    users = [request(chat(f"{VIDEO}user {n}"), 40, video=clips.short) for n in range(8)]
+    before = samples(servers.near)
+    answer_all(servers.near, users)
+    after = samples(servers.near)
+    found, up_to_4, up_to_8 = (
+        after[name] - before.get(name, 0.0)
+        for name in (
+            "lvspec_shared_prefix_groups_count",
+            'lvspec_shared_prefix_groups_bucket{le="4.0"}',
+            'lvspec_shared_prefix_groups_bucket{le="8.0"}',
+        )
+    )
+    assert up_to_4 < found == up_to_8
+
+
 def test_server_info_tells_the_same(servers: Servers) -> None:
     told = servers.near.scheduler_state()["lvspec"]
     assert told.pop("step_aside")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvspec_sglang.attention.chain import Call, Calls, ChainAttention, Shape, bundle
-from lvspec_sglang.attention.chain_plan import Context, groups, shares, split, whole
+from lvspec_sglang.attention.chain_plan import Context, groups, readers, shares, split, whole
 from lvspec_sglang.attention.masses import Masses
 from lvspec_sglang.attention.variants import PLAIN, SCORED, SHARED, GraphVariants
 from lvspec_sglang.relevance.attention import AttentionMass
@@ -126,6 +126,7 @@ def test_a_group_reads_its_video_once() -> None:
     video = ((10, 500),)
     contexts = [Context(i, video, "a") for i in range(3)] + [Context(3, video)]
     assert groups(contexts) == [[0, 1, 2], [3]]
+    assert readers([*contexts, Context(9)]) == [3, 1]
     assert groups([Context(0, video, "a"), Context(1, ((10, 400),), "a")]) == [[0], [1]]
     parts = split(contexts, [600] * 4, WIDTH)
     assert parts.video.kv_lens == [490, 490, 0, 0]

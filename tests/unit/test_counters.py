@@ -33,6 +33,7 @@ def test_a_round_is_counted_as_it_was_committed() -> None:
     committed = Committed(
         kinds=torch.tensor([[0, 1, 3], [0, 0, 4], [0, 3, 3]], dtype=torch.int8),
         decoding="drafted",
+        readers=[2, 1],
         scores=Scores(
             [True, True, False],
             torch.tensor([[0.25, 0.25], [0.5, 0.5], [4.0, 4.0]]),
@@ -52,6 +53,8 @@ def test_a_round_is_counted_as_it_was_committed() -> None:
         'lvspec_rounds_total{decoding="drafted"}': 2,
         "lvspec_accept_length_count": 2,
         "lvspec_accept_length_sum": 4,
+        "lvspec_shared_prefix_groups_count": 2,
+        "lvspec_shared_prefix_groups_sum": 3,
         "lvspec_relevance_count": 3,
         "lvspec_relevance_sum": 1.0,
         "lvspec_threshold": 0.5,
