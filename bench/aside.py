@@ -63,6 +63,7 @@ def _measure(
                     figures = decode(server, prompts[:batch])
                     after = _rounds(server)
                     figures["rounds"] = {way: after[way] - before[way] for way in after}
+                    figures["believed"] = _believed(server, batch)
                     if number >= 0:
                         runs[side, batch].append(figures)
     return runs
@@ -85,6 +86,13 @@ def _rounds(server: LocalServer) -> dict[str, float]:
     return {way: told.get(ROUNDS.format(way), 0.0) for way in ("drafted", "plain")}
 
 
+def _believed(server: LocalServer, batch: int) -> dict[str, float] | None:
+    """Tokens a second and request of drafted and of plain rounds, as the server measured them."""
+    paces = server.scheduler_state().get("lvspec", {}).get("step_aside", {})
+    size = str(1 << (batch - 1).bit_length())
+    return paces[size]["tokens_per_second"] if size in paces else None
+
+
 def _row(runs: Runs, side: str, batch: int) -> dict[str, Any]:
     """A side's figures; each run is compared with the run alone that it followed."""
     mine, alone = runs[side, batch], runs[ALONE, batch]
@@ -101,6 +109,7 @@ def _row(runs: Runs, side: str, batch: int) -> dict[str, Any]:
         "times_alone": median(times),
         "times_alone_lowest": min(times),
         "times_alone_highest": max(times),
+        "believed": mine[-1]["believed"],
         "drafted": rounds["drafted"] / total if total else None,
     }
 

@@ -1,9 +1,9 @@
 """When drafting does not pay: plain decoding for a while, then another try.
 
-The rule, for each power of two of batch sizes by itself: the faster way of decoding, in tokens a
-second, runs for ``run`` rounds; then the other is tried for ``trial`` rounds. If that was faster
-by 5 % they change places, else the next run is twice as long, at most ``longest``. Above a batch of
-``above`` requests nothing is drafted at all. (Ours.)
+The rule, for each power of two of batch sizes by itself: both ways of decoding are tried for
+``trial`` rounds, drafting first; the faster one, in tokens a second, runs for ``run`` rounds; then
+the other is tried again. If that was faster by 5 % they change places, else the next run is twice
+as long, at most ``longest``. Above a batch of ``above`` requests nothing is drafted at all. (Ours.)
 """
 
 from collections import deque
@@ -25,7 +25,8 @@ class Pace:
         self.config = config
         self.drafts = True  # whether drafting is the faster way
         self.trying = False
-        self.length = self.left = config.run
+        self.length = 0  # of the run after the last trial; 0 before the first
+        self.left = config.trial
         self._seconds = {way: deque[float](maxlen=WINDOW) for way in (True, False)}
         self._tokens = {way: deque[float](maxlen=WINDOW) for way in (True, False)}
 
@@ -38,7 +39,8 @@ class Pace:
                 self.drafts = not self.drafts
                 self.length = self.left = self.config.run
             else:
-                self.length = self.left = min(2 * self.length, self.config.longest)
+                self.left = min(2 * self.length, self.config.longest) or self.config.run
+                self.length = self.left
             self.trying = not self.trying
         self.left -= 1
         return self.drafts != self.trying

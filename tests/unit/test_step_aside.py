@@ -36,11 +36,12 @@ def test_the_faster_way_runs_longer_and_longer() -> None:
     config = StepAsideConfig(run=4, trial=2, longest=10)
     drafting = lengths(play(Pace(config), 38, drafted_speed=3.0, plain_speed=1.0))
     assert drafting == [
-        (True, 4), (False, 2), (True, 8), (False, 2), (True, 10), (False, 2), (True, 10),
+        (True, 2), (False, 2), (True, 4), (False, 2), (True, 8), (False, 2), (True, 10),
+        (False, 2), (True, 6),
     ]  # fmt: skip
-    # Tried twice in a row: first as the other way, then as the faster one.
+    # Tried, and kept as the faster way.
     plain = lengths(play(Pace(config), 28, drafted_speed=1.0, plain_speed=3.0))
-    assert plain == [(True, 4), (False, 6), (True, 2), (False, 8), (True, 2), (False, 6)]
+    assert plain == [(True, 2), (False, 6), (True, 2), (False, 8), (True, 2), (False, 8)]
 
 
 @given(
@@ -59,7 +60,7 @@ def test_the_slower_way_costs_at_most_the_trials(
 
 def test_acceptance_that_comes_back_brings_drafting_back() -> None:
     pace = Pace(StepAsideConfig(run=8, trial=4, longest=16))
-    assert not any(play(pace, 60, drafted_speed=0.5, plain_speed=1.0)[-8:])
+    assert not any(play(pace, 56, drafted_speed=0.5, plain_speed=1.0)[-8:])
     again = play(pace, 120, drafted_speed=4.0, plain_speed=1.0)
     assert again[-40:].count(True) >= 32
 
@@ -84,7 +85,7 @@ def test_only_rank_0_changes_minds() -> None:
     for _ in range(24):
         drafts = pace.next(never)
         pace.learn(drafts, 1.0, 1.0 if drafts else 5.0)
-    assert asked == [True] * 3
+    assert asked == [True] * 4
     assert pace.drafts
 
 
