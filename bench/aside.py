@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from statistics import median
+from statistics import harmonic_mean, median
 from typing import Any
 
 from lvspec_sglang.bench.decoding import decode, held_out, payloads
@@ -22,6 +22,7 @@ from lvspec_sglang.tiny import write_perturbed
 
 ALONE = "alone"
 SIDES = {ALONE: None, "drafts": {"measure": False}, "steps aside": {"measure": True}}
+REQUESTS = 4  # of a run at least: one alone is over too soon
 NOISE = 3.0  # standard deviations of a weight matrix
 ROUNDS = 'lvspec_rounds_total{{decoding="{}"}}'
 
@@ -36,8 +37,9 @@ def run(arguments: argparse.Namespace) -> None:
         folder = Path(name)
         useless = write_perturbed(paths().draft, folder / "useless", NOISE, arguments.seed)
         batches = [int(size) for size in arguments.batches.split(",")]
-        asked = held_out(min(arguments.clips, max(batches)), arguments.seed, folder)
-        prompts = payloads(asked, max(batches), arguments.tokens)
+        requests = max(REQUESTS, *batches)
+        asked = held_out(min(arguments.clips, requests), arguments.seed, folder)
+        prompts = payloads(asked, requests, arguments.tokens)
         for draft, checkpoint in (("good", paths().draft), ("useless", useless)):
             runs = _measure(arguments, checkpoint, prompts, batches)
             rows = [{"draft": draft, **_row(runs, *which)} for which in runs]
@@ -60,13 +62,22 @@ def _measure(
             for batch in batches:
                 for side, server in servers.items():
                     before = _rounds(server)
-                    figures = decode(server, prompts[:batch])
+                    figures = _decode(server, prompts, batch)
                     after = _rounds(server)
                     figures["rounds"] = {way: after[way] - before[way] for way in after}
                     figures["believed"] = _believed(server, batch)
                     if number >= 0:
                         runs[side, batch].append(figures)
     return runs
+
+
+def _decode(server: LocalServer, prompts: list[dict[str, Any]], batch: int) -> dict[str, Any]:
+    """One run: ``batch`` requests at a time, of small batches several in turn."""
+    speeds = [
+        decode(server, prompts[start : start + batch])["tokens_per_second"]
+        for start in range(0, max(batch, REQUESTS - REQUESTS % batch), batch)
+    ]
+    return {"tokens_per_second": harmonic_mean(speeds)}
 
 
 def _server(draft: Path, step_aside: dict[str, Any] | None) -> LocalServer:
