@@ -64,23 +64,23 @@ def test_plain_rounds_between_drafted_ones(monkeypatch: pytest.MonkeyPatch) -> N
     config = StepAsideConfig(measure=True, run=1, trial=2)
     drafting = Remembering(following, config)
     chains = []
-    for length, bonus in ((6, 50), (8, 51), (9, 52), (10, 53)):
+    for length, bonus in ((6, 50), (8, 51), (10, 52), (11, 53)):
         asked = batch(length, bonus)
         drafted = drafting.draft(asked)
         chains.append(drafted.chain.tolist())
         assert not following.draft.view.valid[20 + length]
         drafting.started(asked, drafted)
         drafting.aside.finished([0])
-    # One drafted, two tried plainly; with a token each, the drafted way was as fast or slower.
-    assert chains[:3] == [[[50, 1, 2, 3]], [[51]], [[52]]]
-    assert drafting.whole[0] == {}
+    # Both ways are tried for two rounds.
+    assert chains == [[[50, 1, 2, 3]], [[51, 1, 2, 3]], [[52]], [[53]]]
+    assert drafting.whole == [{}, {}]
     while not drafting.whole[-1]:
         length += 1
         asked = batch(length, 54)
         drafting.started(asked, drafted := drafting.draft(asked))
         drafting.aside.finished([0])
     context = drafting.whole[-1][ROW]
-    # The prompt, the bonus token and one accepted draft, what was fed since.
-    assert context.ids[:10].tolist() == [100, 101, 102, 103, 104, 105, 50, 1, 51, 52]
+    # The prompt, two bonus tokens with an accepted draft each, what was fed since.
+    assert context.ids[:12].tolist() == [*range(100, 106), 50, 1, 51, 1, 52, 53]
     assert len(context.ids) == len(context.kept)
     assert drafted.prefill_seconds is not None and drafted.prefill_seconds() >= 0
