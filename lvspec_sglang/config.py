@@ -93,7 +93,7 @@ PRESETS = {
     # The rule as the paper has it; window and side of its position shift are not published.
     "paper": RelaxConfig(loose_ratio=0.7, draft_shift=3, target_shift=3),
     # Ours, for a target whose relevance was measured.
-    "balanced": RelaxConfig(loose_ratio=0.9, floor=0.001),
+    "balanced": RelaxConfig(loose_ratio=0.9, floor=0.003),
     "fast": RelaxConfig(loose_ratio=0.95, floor=0.001),
 }
 
