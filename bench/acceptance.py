@@ -44,7 +44,7 @@ def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, An
 def _accepted(server: LocalServer, truths: list[dict[str, Any]]) -> dict[str, float]:
     """Mean accepted drafts a round, without the bonus token, of each preset."""
     means = {}
-    for preset in ("strict", "paper"):
+    for preset in ("strict", "balanced", "paper"):
         with ThreadPoolExecutor(4) as pool:
             metas = list(pool.map(functools.partial(_caption, server, preset), truths))
         accepted = sum(meta["spec_num_correct_drafts"] for meta in metas)
