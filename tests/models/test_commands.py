@@ -27,7 +27,7 @@ def test_demo_shows_both_servers_and_their_figures() -> None:
     printed = lvspec("demo", "--max-new-tokens", "48")
     assert "Strict answers and the target's own are identical." in printed
     for way in ("target alone", "LVSPEC strict", "LVSPEC balanced"):
-        lines = [line for line in printed.splitlines() if line.startswith(way)]
+        lines = [line for line in printed.splitlines() if line.startswith(way + " ")]
         assert len(lines) == 3, f"two turns and a summary of {way}"
         assert "tokens/s" in lines[-1]
 
