@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lvspec_sglang.bench.conversations import CAPTION_TOKENS, chat
-from lvspec_sglang.bench.strict import lvspec, scenes
+from lvspec_sglang.bench.conversations import CAPTION_TOKENS, chat, write_clips
+from lvspec_sglang.bench.strict import lvspec
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.serving import LocalServer, together
 
@@ -21,7 +21,7 @@ def acceptance(arguments: argparse.Namespace, folder: Path) -> list[dict[str, An
     The last rows are the target drafting for itself over its own KV of the kept tokens.
     """
     target, draft = paths()
-    truths = scenes(arguments.clips, arguments.seed, folder)
+    truths = write_clips(arguments.clips, arguments.seed, 0, folder)
     configs: list[tuple[Path | None, str, float]] = [(draft, "none", 1.0)]
     configs += [(draft, name, keep) for keep in SHARES for name in GUIDES]
     configs += [(None, "verifier", keep) for keep in SHARES]

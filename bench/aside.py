@@ -61,11 +61,12 @@ def _measure(
         for number in range(-arguments.warm_up, arguments.repeats):
             for batch in batches:
                 for side, server in servers.items():
-                    before = _rounds(server)
+                    before = _rounds(_told(server))
                     figures = _decode(server, prompts, batch)
-                    after = _rounds(server)
+                    told = _told(server)
+                    after = _rounds(told)
                     figures["rounds"] = {way: after[way] - before[way] for way in after}
-                    figures["believed"] = _believed(server, batch)
+                    figures["believed"] = _believed(told, batch)
                     if number >= 0:
                         runs[side, batch].append(figures)
     return runs
@@ -91,15 +92,19 @@ def _server(draft: Path, step_aside: dict[str, Any] | None) -> LocalServer:
     )  # fmt: skip
 
 
-def _rounds(server: LocalServer) -> dict[str, float]:
+def _told(server: LocalServer) -> dict[str, Any]:
+    """What the server tells of LVSPEC; nothing without it."""
+    return dict(server.scheduler_state().get("lvspec", {}))
+
+
+def _rounds(told: dict[str, Any]) -> dict[str, float]:
     """Rounds of each request so far, by how they were decoded."""
-    told = server.scheduler_state().get("lvspec", {})
     return {way: told.get(ROUNDS.format(way), 0.0) for way in ("drafted", "plain")}
 
 
-def _believed(server: LocalServer, batch: int) -> dict[str, float] | None:
+def _believed(told: dict[str, Any], batch: int) -> dict[str, float] | None:
     """Tokens a second and request of drafted and of plain rounds, as the server measured them."""
-    paces = server.scheduler_state().get("lvspec", {}).get("step_aside", {})
+    paces = told.get("step_aside", {})
     size = str(1 << (batch - 1).bit_length())
     return paces[size]["tokens_per_second"] if size in paces else None
 

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lvspec_sglang.miniworld.clips import write_clip
-from lvspec_sglang.miniworld.scene import HELD_OUT
+from lvspec_sglang.bench.conversations import write_clips
 from lvspec_sglang.serving import LocalServer
 
 PROMPT = (
@@ -25,8 +24,8 @@ class Asked(NamedTuple):
 
 def held_out(clips: int, seed: int, folder: Path) -> list[Asked]:
     """Write ``clips`` of the mini world from ``seed`` on, their captions to be asked for."""
-    truths = [write_clip(HELD_OUT + seed + number, folder) for number in range(clips)]
-    return [Asked(folder / truth["video"], truth["caption_prompt"]) for truth in truths]
+    truths = write_clips(clips, seed, 0, folder)
+    return [Asked(truth["path"], truth["caption_prompt"]) for truth in truths]
 
 
 def payloads(asked: Sequence[Asked], requests: int, tokens: int) -> list[dict[str, Any]]:

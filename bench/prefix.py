@@ -15,9 +15,9 @@ import torch
 
 from lvspec_sglang import tiny
 from lvspec_sglang.bench.acceptance import acceptance
-from lvspec_sglang.bench.conversations import VIDEO, chat
+from lvspec_sglang.bench.conversations import VIDEO, chat, write_clips
 from lvspec_sglang.bench.record import new_record, write_record
-from lvspec_sglang.bench.strict import COMMON, lvspec, scenes
+from lvspec_sglang.bench.strict import COMMON, lvspec
 from lvspec_sglang.bench.traffic import Traffic
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.miniworld import paths
@@ -53,22 +53,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def ask(
-    server: LocalServer,
-    clips: Sequence[Path],
-    tokens: int,
-    *turns: str,
-    before: str = "",
-    **sampling: Any,
+    server: LocalServer, clip: Path, tokens: int, *turns: str, before: str = "", **sampling: Any
 ) -> dict[str, Any]:
-    """Stream a greedy answer about ``clips``, with text ``before`` the first.
+    """Stream a greedy answer about ``clip``, with text ``before`` the video.
 
     Returns its ``meta`` and ``text``, the seconds to the ``first`` token and the ``gaps`` after.
     """
-    prompt = chat(*turns).replace(VIDEO, before + VIDEO * len(clips), 1)
+    prompt = chat(*turns).replace(VIDEO, before + VIDEO, 1)
     sampling |= {"temperature": 0, "max_new_tokens": tokens}
     began, events, times = time.monotonic(), [], []
-    videos = [str(clip) for clip in clips]
-    for event in server.stream(text=prompt, video_data=videos, sampling_params=sampling):
+    for event in server.stream(text=prompt, video_data=[str(clip)], sampling_params=sampling):
         events.append(event)
         times.append(time.monotonic())
     gaps = [late - early for early, late in pairwise(times)]
@@ -97,13 +91,13 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     for config in configs:
         server = lvspec(target, draft, config, "--max-total-tokens", "65536")
         with together(server):
-            ask(server, [_long_clip(folder, 8, 0)], ROUNDS, "warm up", ignore_eos=True)
+            ask(server, _long_clip(folder, 8, 0), ROUNDS, "warm up", ignore_eos=True)
             for length in LENGTHS if torch.cuda.is_available() else LENGTHS_ON_CPU:
                 rounds = []
                 for seed in range(1, 1 + min(3, arguments.clips)):
-                    clips = [_long_clip(folder, length // TOKENS_PER_FRAME, seed)]
+                    clip = _long_clip(folder, length // TOKENS_PER_FRAME, seed)
                     asked = functools.partial(
-                        ask, server, clips, ROUNDS, "what is it?", ignore_eos=True
+                        ask, server, clip, ROUNDS, "what is it?", ignore_eos=True
                     )
                     before = server.counters()
                     new = asked()
@@ -129,10 +123,10 @@ def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     servers = {"alone": LocalServer(target, *COMMON), "lvspec": lvspec(target, draft, {})}
     seen: dict[tuple[str, int], list[dict[str, float]]] = {}
     with together(*servers.values()):
-        warm = scenes(1, arguments.seed + arguments.clips, folder)[0]
+        warm = write_clips(1, arguments.seed + arguments.clips, 0, folder)[0]
         for server in servers.values():
-            ask(server, [warm["path"]], 40, "warm up")
-        for truth in scenes(arguments.clips, arguments.seed, folder):
+            ask(server, warm["path"], 40, "warm up")
+        for truth in write_clips(arguments.clips, arguments.seed, 0, folder):
             questions = [truth["caption_prompt"], *(q["question"] for q in truth["questions"][:4])]
             said: list[str] = []
             for number, question in enumerate(questions):
@@ -140,7 +134,7 @@ def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
                 answers = {}
                 for name, server in servers.items():
                     before = server.counters()
-                    answers[name] = ask(server, [truth["path"]], 64, *said)
+                    answers[name] = ask(server, truth["path"], 64, *said)
                     spent = {k: v - before.get(k, 0.0) for k, v in server.counters().items()}
                     encodes = spent.get("lvspec_video_encodes_total", 0.0)
                     seen.setdefault((name, number + 1), []).append(
@@ -168,14 +162,12 @@ def users(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     server = lvspec(target, draft, {})
     rows = []
     with together(server):
-        for truth in scenes(arguments.clips, arguments.seed, folder):
+        for truth in write_clips(arguments.clips, arguments.seed, 0, folder):
             asked = [f"{number}: {truth['caption_prompt']}" for number in range(USERS)]
             before = server.counters()
             with ThreadPoolExecutor(USERS) as pool:
                 metas = list(
-                    pool.map(
-                        lambda text, t=truth: ask(server, [t["path"]], 40, text)["meta"], asked
-                    )
+                    pool.map(lambda text, t=truth: ask(server, t["path"], 40, text)["meta"], asked)
                 )
             spent = {k: v - before.get(k, 0.0) for k, v in server.counters().items()}
             rows.append(
