@@ -25,7 +25,10 @@ def add_parser(commands: Any) -> None:
         benches, "fidelity", "facts kept against drafted tokens accepted", _fidelity, 500
     )
     fidelity.add_argument(
-        "--rules", default="quick", metavar="SET,...", help="sets of rules, or JSON files (quick)"
+        "--rules",
+        default="presets",
+        metavar="SET,...",
+        help="sets of rules, or JSON files (presets)",
     )
     fidelity.add_argument(
         "--questions", type=int, default=3, choices=range(4), help="follow-ups a clip, 0-3 (3)"

@@ -10,7 +10,6 @@ from lvspec_sglang.config import (
     GUARDS,
     PRESETS,
     PRUNERS,
-    QUERIES,
     SCORERS,
     LVSpecConfig,
     RelaxConfig,
@@ -19,10 +18,11 @@ from lvspec_sglang.config import (
 )
 
 RATIOS = (0.3, 0.5, 0.7, 0.9)
-FLOORS = (0.0, 0.001, 0.003, 0.01, 0.03)
 WINDOWS = (1, 2, 3, 4, 5)
 TARGET_LAYERS = 14
 DEFAULT = LVSpecConfig().relevance
+BALANCED = {"preset": "balanced"}
+FLOOR = PRESETS["balanced"].floor
 ALONE = "alone"
 STRICT = "strict"
 
@@ -66,28 +66,36 @@ class Rule:
 
 def baselines() -> list[Rule]:
     """What every run measures: the target alone, and strict verification."""
-    return [Rule(ALONE, ALONE, None, {}), Rule(STRICT, STRICT, {}, {"preset": "strict"})]
+    return [Rule(ALONE, ALONE, None, {}), Rule(STRICT, STRICT, {}, {"preset": STRICT})]
 
 
 def presets() -> list[Rule]:
     return [
-        Rule(name, f"preset {name}", {}, {"preset": name}) for name in PRESETS if name != "strict"
+        Rule(name, f"preset {name}", {}, {"preset": name}) for name in PRESETS if name != STRICT
     ]
 
 
 def fly() -> list[Rule]:
-    return [Rule("fly", "fly", {}, {"rule": "fly"})]
-
-
-def loose(relevance: str, ratios: Iterable[float], floors: Iterable[float] = (0.0,)) -> list[Rule]:
-    """Loose acceptance by a scorer: a curve of ratios for each plausibility floor."""
-    rules = []
-    for floor in floors:
-        family = curve_name(relevance, floor)
-        for ratio in ratios:
-            request = {"loose_ratio": ratio, "floor": floor}
-            rules.append(Rule(f"{family} {ratio}", family, {"relevance": relevance}, request))
+    """FLy as published, then less careful: a shorter window, a lower bar for uncertainty."""
+    rules = [Rule("fly", "fly", {}, {"rule": "fly"})]
+    for entropy, window in ((0.3, 3), (0.3, 1), (0.1, 6), (0.1, 3)):
+        request = {"rule": "fly", "fly_entropy_threshold": entropy, "fly_window_size": window}
+        rules.append(Rule(f"fly {entropy} window {window}", "fly", {}, request))
     return rules
+
+
+def loose(relevance: str, ratios: Iterable[float], floor: float = 0.0) -> list[Rule]:
+    """Loose acceptance by a scorer: a curve of ratios at a plausibility floor."""
+    family = curve_name(relevance, floor)
+    return [
+        Rule(
+            f"{family} {ratio}",
+            family,
+            {"relevance": relevance},
+            {"loose_ratio": ratio, "floor": floor},
+        )
+        for ratio in ratios
+    ]
 
 
 def curve_name(relevance: str, floor: float) -> str:
@@ -95,9 +103,34 @@ def curve_name(relevance: str, floor: float) -> str:
     return relevance + f" floor {floor}" * bool(floor)
 
 
-def curves(ratios: Iterable[float], floors: Iterable[float]) -> list[Rule]:
-    """``loose`` by every scorer there is."""
-    return [rule for scorer in SCORERS for rule in loose(scorer, ratios, floors)]
+def main() -> list[Rule]:
+    """The presets, FLy, and the default's and the control's curves, bare and at the floor."""
+    return [
+        *presets(),
+        *fly(),
+        *loose(DEFAULT, RATIOS),
+        *loose(DEFAULT, (0.5, 0.7, 0.95), FLOOR),
+        *loose("random", RATIOS),
+        *loose("random", RATIOS, FLOOR),
+    ]
+
+
+def scorers() -> list[Rule]:
+    """The other scorers' curves, bare and at the floor."""
+    return [
+        rule
+        for scorer in SCORERS
+        if scorer not in (DEFAULT, "random")
+        for rule in (*loose(scorer, RATIOS[1:]), *loose(scorer, RATIOS[2:], FLOOR))
+    ]
+
+
+def floors() -> list[Rule]:
+    """``balanced`` with other plausibility floors."""
+    return [
+        Rule(f"balanced floor {floor}", "balanced by floor", {}, BALANCED | {"floor": floor})
+        for floor in (0.001, 0.01, 0.03)
+    ]
 
 
 def shifts(ratio: float, windows: Iterable[int]) -> list[Rule]:
@@ -113,78 +146,61 @@ def shifts(ratio: float, windows: Iterable[int]) -> list[Rule]:
     return rules
 
 
-def layers(ratio: float) -> list[Rule]:
-    """Which layers' attention scores: thirds, then every other layer alone."""
-    third = TARGET_LAYERS // 3
-    choices = [list(range(start, start + third + 1)) for start in (0, third, 2 * third)]
-    choices += [[layer] for layer in range(1, TARGET_LAYERS, 2)]
+def queries() -> list[Rule]:
+    """Scored at the query that consumes a token, where the curves' predicts it."""
     return [
         Rule(
-            f"{DEFAULT} {ratio} layers {chosen[0]}-{chosen[-1]}",
-            f"{DEFAULT} {ratio} by layers",
+            f"{relevance} 0.7 consuming",
+            f"{relevance} consuming",
+            {"relevance": relevance, "query": "consuming"},
+            {"loose_ratio": 0.7},
+        )
+        for relevance in (DEFAULT, "cosine")
+    ]
+
+
+def layers() -> list[Rule]:
+    """``balanced`` by other layers than the measured ones: thirds, and each of those alone."""
+    third = TARGET_LAYERS // 3
+    choices = [list(range(start, start + third + 1)) for start in (0, third, 2 * third)]
+    choices += [[8], [12], [8, 12]]
+    return [
+        Rule(
+            f"balanced layers {','.join(map(str, chosen))}",
+            "balanced by layers",
             {"layers": chosen},
-            {"loose_ratio": ratio},
+            BALANCED,
         )
         for chosen in choices
     ]
 
 
-def guards(ratio: float) -> list[Rule]:
-    """The never-loose sets: none, and each left out."""
+def guards() -> list[Rule]:
+    """A loose ratio without floor and without never-loose sets: none, and each left out."""
     choices = {"none": (), **{f"no {out}": tuple(g for g in GUARDS if g != out) for out in GUARDS}}
     return [
         Rule(
-            f"{DEFAULT} {ratio} guards {name}",
-            f"{DEFAULT} {ratio} by guards",
+            f"{DEFAULT} 0.9 guards {name}",
+            f"{DEFAULT} 0.9 by guards",
             {"guards": list(kept)},
-            {"loose_ratio": ratio},
+            {"loose_ratio": 0.9},
         )
         for name, kept in choices.items()
     ]
 
 
-def queries(ratios: Iterable[float]) -> list[Rule]:
-    """Scored at the query that predicts a token, or at the one that consumes it."""
+def pruned() -> list[Rule]:
+    """Every way to prune the draft's video tokens, short videos too, strict and balanced."""
     return [
         Rule(
-            f"{relevance} {ratio} {query}",
-            f"{relevance} {query}",
-            {"relevance": relevance, "query": query},
-            {"loose_ratio": ratio},
-        )
-        for relevance in SCORERS
-        if relevance != "random"
-        for query in QUERIES
-        for ratio in ratios
-    ]
-
-
-def pruned(ratio: float) -> list[Rule]:
-    """Every way to prune the draft's video tokens, short videos too, strict and loose."""
-    return [
-        Rule(
-            f"{name} pruning {pruning}",
-            f"{name} by pruning",
+            f"{preset} pruning {pruning}",
+            f"{preset} by pruning",
             {"pruning": pruning, "keep_at_least": 0},
-            request,
+            {"preset": preset},
         )
         for pruning in PRUNERS
-        for name, request in (
-            (STRICT, {"preset": "strict"}),
-            (f"{DEFAULT} {ratio}", {"loose_ratio": ratio}),
-        )
-    ]
-
-
-def main() -> list[Rule]:
-    """The presets, FLy, and the default's and the control's curves, bare and at presets' floors."""
-    floors = sorted({relax.floor for relax in PRESETS.values()} - {0.0})
-    return [
-        *presets(),
-        *fly(),
-        *loose(DEFAULT, RATIOS[1:]),
-        *loose(DEFAULT, (0.3, 0.7), floors),
-        *loose("random", RATIOS[1:], [0.0, *floors]),
+        if pruning != "none"
+        for preset in (STRICT, "balanced")
     ]
 
 
@@ -192,15 +208,14 @@ def named_sets() -> dict[str, list[Rule]]:
     """Every set that ``--rules`` takes; each run measures the baselines too."""
     sets = {
         "main": main(),
-        "presets": [*presets(), *fly()],
-        "quick": [*presets(), *fly(), *curves((0.5, 0.7), (0.0,))],
-        "relevance": curves(RATIOS, (0.0,)),
-        "floors": curves(RATIOS, FLOORS[1:]),
-        "shift": [*shifts(0.0, (1, 3)), *shifts(0.7, WINDOWS)],
-        "query": queries((0.5, 0.7)),
-        "layers": layers(0.7),
-        "guards": guards(0.7),
-        "pruning": pruned(0.7),
+        "presets": [*presets(), *fly()[:1]],
+        "relevance": scorers(),
+        "floors": floors(),
+        "shift": [*shifts(0.0, (3,)), *shifts(0.7, WINDOWS)],
+        "query": queries(),
+        "layers": layers(),
+        "guards": guards(),
+        "pruning": pruned(),
     }
     sets["all"] = [rule for rules in sets.values() for rule in rules]
     return sets

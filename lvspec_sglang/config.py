@@ -17,6 +17,7 @@ QUERIES = ("predicting", "consuming")
 PRUNERS = ("none", "uniform", "verifier", "unbiased")
 GUARDS = ("digits", "negations", "order")
 MAX_SHIFT = 16
+MAX_FLY_ENTROPY = 2.0
 
 
 def _object(name: str, given: Any) -> dict[str, Any]:
@@ -65,6 +66,9 @@ class RelaxConfig:
         draft_shift: accept x_i if it is the target's token up to so many places away.
         target_shift: accept x_i if y_i is drafted up to so many places away.
         floor: a relaxed token needs at least this share of the probability of the target's own.
+        fly_entropy_threshold: for ``fly``; the least entropy of an uncertain target, in nats over
+            its three likeliest tokens.
+        fly_window_size: for ``fly``; how many drafted tokens after a mismatch must match.
     """
 
     rule: str = "loose"
@@ -72,12 +76,15 @@ class RelaxConfig:
     draft_shift: int = 0
     target_shift: int = 0
     floor: float = 0.0
+    fly_entropy_threshold: float = 0.3
+    fly_window_size: int = 6
 
     def __post_init__(self) -> None:
         _one_of("rule", self.rule, RULES)
         _within("loose_ratio", self.loose_ratio, 0.0, 1.0)
         _within("floor", self.floor, 0.0, 1.0)
-        for name in ("draft_shift", "target_shift"):
+        _within("fly_entropy_threshold", self.fly_entropy_threshold, 0.0, MAX_FLY_ENTROPY)
+        for name in ("draft_shift", "target_shift", "fly_window_size"):
             _whole_number(name, getattr(self, name), MAX_SHIFT)
 
     @property

@@ -1,6 +1,5 @@
 """What relaxes each request: its policy, its running threshold, the evidence of a round."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from lvspec_sglang.verify.rule import Evidence, Policy
 
 MAX_STOP_TOKENS = 16
 NO_TOKEN = -1
+FLY_TOP = 3
 
 
 class Relaxation:
@@ -54,6 +54,8 @@ class Relaxation:
         self.draft_shift = torch.zeros(rows, dtype=torch.int64, device=device)
         self.target_shift = torch.zeros(rows, dtype=torch.int64, device=device)
         self.fly = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.fly_entropy_threshold = torch.zeros(rows, device=device)
+        self.fly_window_size = torch.zeros(rows, dtype=torch.int64, device=device)
 
     def begin(
         self,
@@ -83,6 +85,8 @@ class Relaxation:
         self.draft_shift[row] = relax.draft_shift
         self.target_shift[row] = relax.target_shift
         self.fly[row] = relax.rule == "fly"
+        self.fly_entropy_threshold[row] = relax.fly_entropy_threshold
+        self.fly_window_size[row] = relax.fly_window_size
 
     def policy(self, rows: torch.Tensor) -> Policy:
         """The policies of ``rows``, ``[batch]``."""
@@ -93,6 +97,8 @@ class Relaxation:
             draft_shift=self.draft_shift[rows],
             target_shift=self.target_shift[rows],
             fly=self.fly[rows],
+            fly_entropy_threshold=self.fly_entropy_threshold[rows],
+            fly_window_size=self.fly_window_size[rows],
         )
 
     def evidence(
@@ -112,18 +118,17 @@ class Relaxation:
             target: ``[batch, K + 1]`` int64.
             logits: the target's, ``[batch * (K + 1), vocab]``.
             reach: host-side upper bound of the requests' lengths.
-            entropy: whether anybody asks for the entropy, which costs a softmax.
+            entropy: whether anybody asks for the entropy, which costs a pass over the logits.
         """
         batch, steps = drafted.shape
         relevance = self.scorer.scores(rows, steps + 1, reach)[:, self.first : self.first + steps]
         logits = logits.view(batch, steps + 1, -1)[:, :steps]
         wanted = target[:, :steps]
         pair = logits.gather(2, torch.stack([drafted, wanted], dim=2)).float()
-        normalised = torch.zeros_like(relevance)
+        uncertainty = torch.zeros_like(relevance)
         if entropy:
-            log_p = logits.float().log_softmax(dim=-1)
-            normalised = -(log_p.exp() * log_p).sum(dim=-1)
-            normalised /= math.log(logits.shape[-1])
+            log_p = logits.topk(FLY_TOP).values.float() - logits.float().logsumexp(-1, keepdim=True)
+            uncertainty = torch.special.entr(log_p.exp()).sum(dim=-1)
         stops = self.stops[rows][:, None, :]
         ends = (stops == drafted[:, :, None]) | (stops == wanted[:, :, None])
         last = len(self.guarded) - 1
@@ -131,7 +136,7 @@ class Relaxation:
         return Evidence(
             relevance=relevance.float(),
             log_ratio=pair[..., 0] - pair[..., 1],
-            entropy=normalised,
+            entropy=uncertainty,
             guarded=guarded | ends.any(dim=2),
             recent=Recent(self.ring, rows),
         )

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from lvspec_sglang.verify.quantile import MIN_HELD
-from lvspec_sglang.verify.rule import FLY_ENTROPY, FLY_WINDOW, Evidence, Kind, Policy, Verdict
+from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict
 
 MAX_STEPS = 32
 
@@ -14,8 +14,6 @@ _LOOSE = tl.constexpr(int(Kind.LOOSE))
 _SHIFT = tl.constexpr(int(Kind.SHIFT))
 _TARGET = tl.constexpr(int(Kind.TARGET))
 _BONUS = tl.constexpr(int(Kind.BONUS))
-_FLY_WINDOW = tl.constexpr(FLY_WINDOW)
-_FLY_ENTROPY = tl.constexpr(FLY_ENTROPY)
 _MIN_HELD = tl.constexpr(MIN_HELD)
 
 
@@ -43,6 +41,8 @@ def accept_kernel(
     draft_shift: tl.tensor,
     target_shift: tl.tensor,
     fly: tl.tensor,
+    fly_entropy_threshold: tl.tensor,
+    fly_window_size: tl.tensor,
     relevance: tl.tensor | None,
     log_ratio: tl.tensor | None,
     entropy: tl.tensor | None,
@@ -79,9 +79,11 @@ def accept_kernel(
         allowed = inside & (passed == 0) & (may_not == 0) & plausible
 
         ahead = places[None, :] - places[:, None]
-        in_window = (ahead >= 1) & (ahead <= _FLY_WINDOW)
-        later = tl.sum((in_window & passed[None, :]).to(tl.int32), axis=1) == _FLY_WINDOW
-        uncertain = tl.load(entropy + at, mask=inside, other=0.0) >= _FLY_ENTROPY
+        window = tl.load(fly_window_size + request)
+        in_window = (ahead >= 1) & (ahead <= window)
+        later = tl.sum((in_window & passed[None, :]).to(tl.int32), axis=1) == window
+        unsure = tl.load(entropy + at, mask=inside, other=0.0)
+        uncertain = unsure >= tl.load(fly_entropy_threshold + request)
         row = tl.load(ring_rows + request)
         most = _running_quantile(
             ring_scores + row * RING_SIZE,

@@ -13,9 +13,6 @@ import torch
 
 from lvspec_sglang.verify.quantile import Recent
 
-FLY_WINDOW = 6
-FLY_ENTROPY = 0.3
-
 
 class Kind(IntEnum):
     """Why a token was committed."""
@@ -38,6 +35,8 @@ class Policy(NamedTuple):
         draft_shift: ``[batch]`` int64; x_i may be the target's token up to so many places away.
         target_shift: ``[batch]`` int64; y_i may be drafted up to so many places away.
         fly: ``[batch]`` bool; FLy's rule instead of the loose one.
+        fly_entropy_threshold: ``[batch]`` float32, nats; the least entropy FLy relaxes at.
+        fly_window_size: ``[batch]`` int64; drafted tokens after it that must match for FLy.
     """
 
     limit: torch.Tensor
@@ -46,6 +45,8 @@ class Policy(NamedTuple):
     draft_shift: torch.Tensor
     target_shift: torch.Tensor
     fly: torch.Tensor
+    fly_entropy_threshold: torch.Tensor
+    fly_window_size: torch.Tensor
 
 
 class Evidence(NamedTuple):
@@ -54,7 +55,8 @@ class Evidence(NamedTuple):
     Attributes:
         relevance: float32, visual relevance of the position.
         log_ratio: float32, ``log p(x_i) - log p(y_i)`` under the target.
-        entropy: float32, entropy of the target's choice over the log of the vocabulary, 0 to 1.
+        entropy: float32, nats; what the target's three likeliest tokens add to the entropy of its
+            choice, as FLy's authors compute it.
         guarded: bool, x_i or y_i must never be relaxed.
         recent: the relevance of positions decided before.
     """
@@ -108,7 +110,7 @@ def accept(
         allowed = ~match & ~evidence.guarded & (evidence.log_ratio >= policy.floor.log()[:, None])
         lenient = torch.where(
             policy.fly[:, None],
-            fly_lenient(match, evidence.entropy),
+            fly_lenient(match, evidence.entropy, policy),
             evidence.relevance <= threshold[:, None],
         )
         loose = allowed & lenient
@@ -148,14 +150,18 @@ def shifted(drafted: torch.Tensor, target: torch.Tensor, policy: Policy) -> torc
     return x_among_targets | y_among_drafts
 
 
-def fly_lenient(match: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
-    """FLy (arXiv 2511.22972): an uncertain target, and the next six drafted tokens all match.
+def fly_lenient(match: torch.Tensor, entropy: torch.Tensor, policy: Policy) -> torch.Tensor:
+    """FLy (arXiv 2511.22972): an uncertain target, and the next drafted tokens all match.
 
     Args:
         match: ``[batch, K]`` bool.
-        entropy: ``[batch, K]``, normalised.
+        entropy: ``[batch, K]``, nats.
     """
     steps = match.shape[1]
-    padded = torch.cat([match, match.new_zeros(match.shape[0], FLY_WINDOW)], dim=1)
-    later = padded.unfold(1, FLY_WINDOW, 1)[:, 1 : steps + 1].all(dim=2)
-    return later & (entropy >= FLY_ENTROPY)
+    window = policy.fly_window_size[:, None]
+    after = torch.arange(1, steps + 1, device=match.device)
+    matched = torch.nn.functional.pad(match.long().cumsum(dim=1), (1, 0))
+    end = after + window
+    within = matched.gather(1, end.clamp(max=steps)) - matched[:, 1:]
+    agrees = (end <= steps) & (within == window)
+    return agrees & (entropy >= policy.fly_entropy_threshold[:, None])

@@ -11,7 +11,8 @@ from lvspec_sglang.verify.kernel import MAX_STEPS, accept_kernel
 
 ALWAYS = {
     **dict.fromkeys(("drafted", "target", "limit", "draft_shift", "target_shift"), "*i64"),
-    **dict.fromkeys(("ratio", "log_floor", "threshold"), "*fp32"),
+    **dict.fromkeys(("ratio", "log_floor", "threshold", "fly_entropy_threshold"), "*fp32"),
+    "fly_window_size": "*i64",
     **{"fly": "*i1", "accept_lens": "*i32", "tokens": "*i64", "kinds": "*i8"},
 }
 EVIDENCE = {

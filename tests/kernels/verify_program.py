@@ -9,7 +9,7 @@ import torch
 
 from lvspec_sglang.verify.kernel import accept_triton
 from lvspec_sglang.verify.quantile import Recent, ScoreRing
-from lvspec_sglang.verify.rule import FLY_ENTROPY, Evidence, Kind, Policy, Verdict, accept
+from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept
 
 STEPS = (1, 2, 3, 5, 8, 10, 16, 31, 32)
 ROUNDS_EACH = 16
@@ -48,6 +48,8 @@ def random_policy(dice: Dice, batch: int, steps: int) -> Policy:
         draft_shift=dice.below(4, batch),
         target_shift=dice.below(4, batch),
         fly=dice.share(batch) < 0.3,
+        fly_entropy_threshold=dice.one_of([0.0, 0.3, 0.9], batch),
+        fly_window_size=dice.below(7, batch),
     )
 
 
@@ -58,7 +60,7 @@ def random_evidence(dice: Dice, policy: Policy, steps: int, recent: Recent) -> E
     return Evidence(
         relevance=dice.one_of([0.0, 0.3, 0.5, 0.7, 0.9], *shape),
         log_ratio=ratio.log(),
-        entropy=dice.one_of([0.0, FLY_ENTROPY, 0.31, 0.9], *shape),
+        entropy=dice.one_of([0.0, 0.3, 0.31, 0.9], *shape),
         guarded=dice.share(*shape) < 0.1,
         recent=recent,
     )

@@ -33,6 +33,8 @@ def policy_of(relax: RelaxConfig) -> Policy:
         draft_shift=torch.tensor([relax.draft_shift]),
         target_shift=torch.tensor([relax.target_shift]),
         fly=torch.tensor([False]),
+        fly_entropy_threshold=torch.tensor([relax.fly_entropy_threshold]),
+        fly_window_size=torch.tensor([relax.fly_window_size]),
     )
 
 

@@ -53,6 +53,8 @@ def test_a_server_takes_text_or_a_file(tmp_path: Path, monkeypatch: pytest.Monke
         ({"draft_shift": 2.5}, "draft_shift 2.5: a whole number from 0 to 16"),
         ({"target_shift": 99}, "target_shift 99: a whole number from 0 to 16"),
         ({"floor": -1}, "floor -1: from 0.0"),
+        ({"fly_window_size": 17}, "fly_window_size 17: a whole number from 0 to 16"),
+        ({"fly_entropy_threshold": 3}, "fly_entropy_threshold 3: from 0.0 to 2.0"),
         ({"rule": "magic"}, "rule 'magic': one of loose, fly"),
         ({"relevance": "attention"}, "unknown lvspec key 'relevance'"),
     ],

@@ -1,3 +1,5 @@
+import math
+
 import torch
 
 from lvspec_sglang.config import LVSpecConfig, RelaxConfig
@@ -99,9 +101,10 @@ def test_evidence_of_probability_and_entropy() -> None:
         entropy=True,
     )
     torch.testing.assert_close(evidence.log_ratio[0], torch.tensor([2.0, -50.0, 0.0]))
-    assert 0.9 < evidence.entropy[0, 0] < 1.0
-    assert evidence.entropy[0, 1] < 1e-3
-    torch.testing.assert_close(evidence.entropy[0, 2], torch.tensor(1.0))
+    likely, rest = math.exp(2) / (math.exp(2) + VOCAB - 1), 1 / (math.exp(2) + VOCAB - 1)
+    unsure = -likely * math.log(likely) - 2 * rest * math.log(rest)
+    even = 3 / VOCAB * math.log(VOCAB)
+    torch.testing.assert_close(evidence.entropy[0], torch.tensor([unsure, 0.0, even]))
 
 
 def test_reusing_a_row_forgets_its_last_owner() -> None:

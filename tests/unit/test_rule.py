@@ -25,6 +25,8 @@ class Row:
     draft_shift: int = 0
     target_shift: int = 0
     fly: bool = False
+    fly_entropy_threshold: float = 0.3
+    fly_window_size: int = 6
     relevance: list[float] = field(default_factory=list)
     log_ratio: list[float] = field(default_factory=list)
     entropy: list[float] = field(default_factory=list)
@@ -157,6 +159,10 @@ def test_fly_wants_an_uncertain_target_and_six_matches() -> None:
     assert one(broken) == [(1, MATCH), (9, TARGET)]
     short = Row(drafted[:7], target[:8], fly=True, entropy=[0.9] * 7)
     assert one(short) == [(1, MATCH), (9, TARGET)]
+    short.fly_window_size = 5
+    assert one(short)[1] == (2, LOOSE)
+    short.fly_entropy_threshold = 0.91
+    assert one(short) == [(1, MATCH), (9, TARGET)]
 
 
 def test_fly_replaces_the_loose_rule() -> None:
@@ -177,11 +183,10 @@ def by_loop(row: Row) -> list[tuple[int, int]]:
     steps = len(row.drafted)
     out: list[tuple[int, int]] = []
     for i, (x, y) in enumerate(zip(row.drafted, row.target[:steps], strict=True)):
-        later = range(i + 1, i + 7)
-        followed = later[-1] < steps and all(row.drafted[j] == row.target[j] for j in later)
-        lenient = (
-            row.entropy[i] >= 0.3 and followed if row.fly else row.relevance[i] <= row.threshold
-        )
+        end = i + 1 + row.fly_window_size
+        followed = end <= steps and row.drafted[i + 1 : end] == row.target[i + 1 : end]
+        unsure = row.entropy[i] >= row.fly_entropy_threshold
+        lenient = unsure and followed if row.fly else row.relevance[i] <= row.threshold
         near = [(row.drafted[j], row.target[j], abs(i - j)) for j in range(steps)]
         shifted = any(t == x and d <= row.draft_shift for _, t, d in near)
         shifted |= any(t == y and d <= row.target_shift for t, _, d in near)
@@ -222,6 +227,8 @@ def relaxed_rows(draw: st.DrawFn) -> Row:
         draft_shift=draw(st.integers(0, 3)),
         target_shift=draw(st.integers(0, 3)),
         fly=draw(st.booleans()),
+        fly_entropy_threshold=draw(shares),
+        fly_window_size=draw(st.integers(0, 6)),
         relevance=draw(chain(shares)),
         log_ratio=draw(chain(st.sampled_from([-9.0, -0.5, 0.0]))),
         entropy=draw(chain(shares)),
