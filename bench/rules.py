@@ -17,7 +17,7 @@ from lvspec_sglang.config import (
     parse_server,
 )
 
-RATIOS = (0.3, 0.5, 0.7, 0.9)
+RATIOS = (0.5, 0.7, 0.9)
 WINDOWS = (1, 2, 3, 4, 5)
 TARGET_LAYERS = 14
 DEFAULT = LVSpecConfig().relevance
@@ -78,7 +78,7 @@ def presets() -> list[Rule]:
 def fly() -> list[Rule]:
     """FLy as published, then less careful: a shorter window, a lower bar for uncertainty."""
     rules = [Rule("fly", "fly", {}, {"rule": "fly"})]
-    for entropy, window in ((0.3, 3), (0.3, 1), (0.1, 6), (0.1, 3)):
+    for entropy, window in ((0.3, 3), (0.1, 6), (0.1, 3)):
         request = {"rule": "fly", "fly_entropy_threshold": entropy, "fly_window_size": window}
         rules.append(Rule(f"fly {entropy} window {window}", "fly", {}, request))
     return rules
@@ -110,8 +110,8 @@ def main() -> list[Rule]:
         *fly(),
         *loose(DEFAULT, RATIOS),
         *loose(DEFAULT, (0.5, 0.7, 0.95), FLOOR),
-        *loose("random", RATIOS),
-        *loose("random", RATIOS, FLOOR),
+        *loose("random", (*RATIOS, 1.0)),
+        *loose("random", (0.5, 0.7, 1.0), FLOOR),
     ]
 
 
@@ -121,7 +121,7 @@ def scorers() -> list[Rule]:
         rule
         for scorer in SCORERS
         if scorer not in (DEFAULT, "random")
-        for rule in (*loose(scorer, RATIOS[1:]), *loose(scorer, RATIOS[2:], FLOOR))
+        for rule in (*loose(scorer, RATIOS), *loose(scorer, (0.9,), FLOOR))
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lvspec_sglang.bench.bootstrap import interval, ratios
-from lvspec_sglang.bench.rules import ALONE, DEFAULT, STRICT, Rule, curve_name
+from lvspec_sglang.bench.rules import ALONE, DEFAULT, STRICT, Rule, curve_name, loose
 from lvspec_sglang.bench.tally import Counts, kept_samples
 from lvspec_sglang.config import PRESETS
 
@@ -19,8 +19,8 @@ def compare(
 
     ``over_random`` of a guided rule: against random relaxation. ``over_default`` of FLy: against
     the default scorer. The control has the rule's plausibility floor, or that of the preset
-    ``balanced``, where the run has such a curve, and none otherwise; strict verification is where
-    it begins. Left out where the control does not reach the rule's T.
+    ``balanced``, where the run has such a curve and it reaches the rule's T, and none otherwise;
+    strict verification is where it begins. Left out where that does not reach it either.
     """
     meaning = rule.meaning()
     if meaning is None or meaning["relax"] == asdict(PRESETS[STRICT]):
@@ -44,21 +44,35 @@ def _against(
     counts: Mapping[str, Counts],
     draws: np.ndarray,
 ) -> dict[str, Any] | None:
-    families = {member.family for member in rules}
-    family = curve_name(scorer, floor) if curve_name(scorer, floor) in families else scorer
-    curve = [counts[member.name] for member in rules if member.family == family]
-    if not curve:
-        return None
-    curve.append(counts[STRICT])
     own, alone = counts[rule.name], counts[ALONE]
-    point = _over(own, curve, alone, np.ones((1, draws.shape[1])))
-    if np.isnan(point).any():
+    for at in dict.fromkeys((floor, 0.0)):
+        curve = [counts[member.name] for member in rules if _on_curve(member, scorer, at)]
+        if not curve:
+            continue
+        curve.append(counts[STRICT])
+        point = _over(own, curve, alone, np.ones((1, draws.shape[1])))
+        if not np.isnan(point).any():
+            break
+    else:
         return None
     samples = _over(own, curve, alone, draws)
     bounds = interval(samples[~np.isnan(samples)])
     assert bounds is not None
     verdict = "better" if bounds[0] > 0 else "worse" if bounds[1] < 0 else "noise"
-    return {"control": family, "kept": float(point[0]), "ci95": bounds, "verdict": verdict}
+    return {
+        "control": curve_name(scorer, at),
+        "kept": float(point[0]),
+        "ci95": bounds,
+        "verdict": verdict,
+    }
+
+
+def _on_curve(rule: Rule, scorer: str, floor: float) -> bool:
+    meaning = rule.meaning()
+    if meaning is None or not (ratio := meaning["relax"]["loose_ratio"]):
+        return False
+    (point,) = loose(scorer, (ratio,), floor)
+    return meaning == point.meaning()
 
 
 def _over(own: Counts, curve: Sequence[Counts], alone: Counts, draws: np.ndarray) -> np.ndarray:
