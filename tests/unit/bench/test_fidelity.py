@@ -16,12 +16,14 @@ from lvspec_sglang.bench.conversations import chat, choose_questions, group_of
 from lvspec_sglang.bench.rules import (
     ALONE,
     DEFAULT,
+    FLOOR,
     STRICT,
     Rule,
     baselines,
     chosen,
     loose,
     named_sets,
+    presets,
 )
 from lvspec_sglang.cli import main
 from lvspec_sglang.config import parse_server
@@ -272,3 +274,22 @@ def test_without_matplotlib_the_plot_says_what_to_install(monkeypatch: pytest.Mo
     arguments = argparse.Namespace(rules="presets", plot=Path("x.png"), json=None, clips=1, seed=0)
     with pytest.raises(ValueError, match=r"lvspec-sglang\[bench\]"):
         fidelity.run(arguments)
+
+
+def test_the_bare_control_stands_in_where_the_one_at_the_floor_ends(
+    tmp_path: Path, truths: list[dict[str, Any]]
+) -> None:
+    alone, strict = baselines()
+    balanced = next(rule for rule in presets() if rule.name == "balanced")
+    (near,), (far,) = loose("random", (0.5,), FLOOR), loose("random", (1.0,))
+    fly = Rule("fly", "fly", {}, {"rule": "fly"})
+    rules = [(alone, 0, False), (strict, 8, False), (balanced, 16, False), (fly, 10, True)]
+    rules += [(near, 12, True), (far, 20, True)]
+    log = logged(tmp_path / "run.jsonl", truths, rules)
+    rows = fidelity.table_rows([rule for rule, _, _ in rules], truths, log)
+    log.close()
+    by_rule = {row["rule"]: row for row in rows}
+    assert by_rule["balanced"]["over_random"]["control"] == "random"
+    assert by_rule["fly"]["over_random"]["control"] == "random"
+    assert by_rule["fly"]["over_default"]["control"] == f"{DEFAULT} floor {FLOOR}"
+    assert by_rule["fly"]["over_default"]["verdict"] == "worse"
