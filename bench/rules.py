@@ -18,8 +18,8 @@ from lvspec_sglang.config import (
 )
 
 RATIOS = (0.5, 0.7, 0.9)
-WINDOWS = (1, 2, 3, 4, 5)
 TARGET_LAYERS = 14
+MEASURED_LAYERS = [8, 12]
 DEFAULT = LVSpecConfig().relevance
 BALANCED = {"preset": "balanced"}
 FLOOR = PRESETS["balanced"].floor
@@ -133,17 +133,27 @@ def floors() -> list[Rule]:
     ]
 
 
-def shifts(ratio: float, windows: Iterable[int]) -> list[Rule]:
-    """Position shift on either side and both, beside a loose ratio."""
-    draft, target = "draft_shift", "target_shift"
-    sides = {"draft": [draft], "target": [target], "both": [draft, target]}
-    rules = []
-    for side, keys in sides.items():
-        family = f"{DEFAULT} {ratio} shift {side}"
-        for window in windows:
-            request = {"loose_ratio": ratio, **dict.fromkeys(keys, window)}
-            rules.append(Rule(f"{family} {window}", family, {}, request))
-    return rules
+def shifts() -> list[Rule]:
+    """Position shift: each side alone, bare and beside a loose ratio, then both by window.
+
+    Both sides by 3 at this ratio are the preset ``paper``.
+    """
+    sides = {
+        "draft": ["draft_shift"],
+        "target": ["target_shift"],
+        "both": ["draft_shift", "target_shift"],
+    }
+    cases = [(side, ratio, 3) for side in ("draft", "target") for ratio in (0.0, 0.7)]
+    cases += [("both", 0.7, window) for window in (1, 2, 4, 5)]
+    return [
+        Rule(
+            f"{DEFAULT} {ratio} shift {side} {window}",
+            f"{DEFAULT} {ratio} shift {side}",
+            {},
+            {"loose_ratio": ratio, **dict.fromkeys(sides[side], window)},
+        )
+        for side, ratio, window in cases
+    ]
 
 
 def queries() -> list[Rule]:
@@ -160,10 +170,10 @@ def queries() -> list[Rule]:
 
 
 def layers() -> list[Rule]:
-    """``balanced`` by other layers than the measured ones: thirds, and each of those alone."""
+    """``balanced`` by other layers than the measured ones: thirds; and by those, unmeasured."""
     third = TARGET_LAYERS // 3
     choices = [list(range(start, start + third + 1)) for start in (0, third, 2 * third)]
-    choices += [[8], [12], [8, 12]]
+    choices.append(MEASURED_LAYERS)
     return [
         Rule(
             f"balanced layers {','.join(map(str, chosen))}",
@@ -190,7 +200,8 @@ def guards() -> list[Rule]:
 
 
 def pruned() -> list[Rule]:
-    """Every way to prune the draft's video tokens, short videos too, strict and balanced."""
+    """``balanced`` by how the draft's video tokens are pruned, short videos too."""
+    cases = [(STRICT, "verifier"), *(("balanced", name) for name in PRUNERS if name != "none")]
     return [
         Rule(
             f"{preset} pruning {pruning}",
@@ -198,9 +209,7 @@ def pruned() -> list[Rule]:
             {"pruning": pruning, "keep_at_least": 0},
             {"preset": preset},
         )
-        for pruning in PRUNERS
-        if pruning != "none"
-        for preset in (STRICT, "balanced")
+        for preset, pruning in cases
     ]
 
 
@@ -211,7 +220,7 @@ def named_sets() -> dict[str, list[Rule]]:
         "presets": [*presets(), *fly()[:1]],
         "relevance": scorers(),
         "floors": floors(),
-        "shift": [*shifts(0.0, (3,)), *shifts(0.7, WINDOWS)],
+        "shift": shifts(),
         "query": queries(),
         "layers": layers(),
         "guards": guards(),
