@@ -190,7 +190,7 @@ def flashinfer_attention(case: Case, together: bool) -> tuple[float, torch.Tenso
     space = torch.empty(512 << 20, dtype=torch.uint8, device="cuda")
     wrappers = (BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend="fa2") for _ in range(3))
     calls = chain.bundle((chain.Call(w, shape, None) for w in wrappers), len(case.q), "cuda")
-    attention = chain.ChainAttention(case.table, WIDTH, merge_state)
+    attention = chain.ChainAttention(case.table, merge_state)
     attention.plan(calls, case.contexts, [case.length] * case.batch, shared=together)
     layer = SimpleNamespace(scaling=case.scale, logit_cap=0.0)
     cache = case.keys[:, None], case.values[:, None]

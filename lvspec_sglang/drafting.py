@@ -23,12 +23,14 @@ class Drafted(NamedTuple):
 
     Attributes:
         chain: the bonus token and the drafted ones, ``[batch, K + 1]`` int64; in a plain round
-            the bonus token alone.
+            the bonus token alone, or repeated (``plain_width``).
+        plain: whether nothing was drafted.
         began: stamp of the moment its context was complete.
         prefill_seconds: tells, when the round is over, what completing it took; None for nothing.
     """
 
     chain: torch.Tensor
+    plain: bool
     began: Any
     prefill_seconds: Callable[[], float] | None
 
@@ -53,6 +55,7 @@ class Drafting:
         self.sat_out = SatOut(self.view)
         self.catch_up = CatchUp(following)
         self.check = DraftKVCheck.from_env(following.draft)
+        self.plain_width: Callable[[int], int] = lambda batch: 1
 
     def draft(self, batch: ScheduleBatch) -> Drafted:
         """Draft after the bonus tokens of ``batch``, or decide not to."""
@@ -65,18 +68,22 @@ class Drafting:
         else:
             self.sat_out.note(rows)
         ready = self.clock.now()
-        positions = batch.seq_lens[:, None] + self.offsets[: None if drafts else 1]
+        width = len(self.offsets) if drafts else self.plain_width(len(rows))
+        positions = batch.seq_lens[:, None] + self.offsets[:width]
         self.view.invalidate(self.view.slots(batch.req_pool_indices, positions))
-        tokens = positions[:, :0]
+        bonus = batch.spec_info.bonus_tokens.long()[:, None]
+        tokens = bonus.expand(-1, width - 1)
         if drafts:
             if self.check is not None:
                 self.check(batch, self.following.by_row)
             tokens = self.tokens(batch)
-        bonus = batch.spec_info.bonus_tokens.long()[:, None]
         chain = torch.cat([bonus, tokens], dim=1)
         self.sat_out.remember(batch.req_pool_indices, positions, chain)
         return Drafted(
-            chain, ready, partial(self.clock.seconds, began, ready) if prefilled else None
+            chain,
+            not drafts,
+            ready,
+            partial(self.clock.seconds, began, ready) if prefilled else None,
         )
 
     def tokens(self, batch: ScheduleBatch) -> torch.Tensor:
@@ -100,4 +107,4 @@ class Drafting:
 
     def started(self, batch: ScheduleBatch, drafted: Drafted) -> None:
         """The rest of the round has been handed to the device."""
-        self.aside.ran(len(batch.reqs), drafted.chain.shape[1] > 1, drafted.began)
+        self.aside.ran(len(batch.reqs), not drafted.plain, drafted.began)

@@ -1,6 +1,7 @@
 """The LVSPEC worker: prefill, draft, verify, commit, as SGLang's scheduler drives it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_m
 
 from lvspec_sglang import counters, ranks
 from lvspec_sglang.attention.chain_plan import readers
+from lvspec_sglang.attention.plain_width import plain_width
 from lvspec_sglang.config import server_config
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel
@@ -91,6 +93,7 @@ class LVSpecWorker(BaseSpecWorker):
         runner, family = self.target_worker.model_runner, self.draft.embedder.family
         queries = self.width * self.relaxation.rows
         self.report = connect(self.relaxation, runner, family, queries)
+        self.drafting.plain_width = partial(plain_width, runner.attn_backend, width=self.width)
         self.following.default = default_relax(self.config, len(self.relaxation.reference) > 0)
 
     @property
@@ -172,7 +175,7 @@ class LVSpecWorker(BaseSpecWorker):
         rows, seq_lens = batch.req_pool_indices, batch.seq_lens
         chain = drafted.chain
         tokens, width = chain[:, 1:], chain.shape[1]
-        followed = self.following.of(batch.reqs) if width > 1 else []
+        followed = [] if drafted.plain else self.following.of(batch.reqs)
         relaxed = [r for f in followed if not (r := f.config.relax).strict]
         self.relaxation.scorer.listening = bool(relaxed)
         contexts = self.following.contexts(batch.reqs)
@@ -212,11 +215,11 @@ class LVSpecWorker(BaseSpecWorker):
                 self.relaxation.evidence(rows, tokens, target, logits, reach, entropy)
             )
         policy = self.relaxation.policy(rows)
-        decided = self.accept(tokens, target, policy, evidence) if width > 1 else plain(target)
+        decided = plain(target) if drafted.plain else self.accept(tokens, target, policy, evidence)
         verdict = ranks.first_verdict(decided, check=self.drafting.check is not None)
         new_seq_lens = seq_lens + verdict.accept_lens
         publish(new_seq_lens)
-        if width > 1:
+        if not drafted.plain:
             self.draft.view.settle(rows, tokens, verdict.accept_lens)
         if evidence is not None:
             self.relaxation.settle(evidence, verdict.accept_lens)
@@ -224,10 +227,11 @@ class LVSpecWorker(BaseSpecWorker):
             compute_spec_logprobs(
                 batch, logits_output, verdict.tokens.flatten(), chain_stride=width
             )
+        said = tokens[:, :0] if drafted.plain else tokens
         logits_output.auxiliary_device_output = Committed(
             verdict.kinds,
-            Trace.of_round(self.following.traced(batch.reqs), tokens, target, verdict, evidence),
-            "drafted" if width > 1 else "plain",
+            Trace.of_round(self.following.traced(batch.reqs), said, target, verdict, evidence),
+            "plain" if drafted.plain else "drafted",
             evidence
             and Scores(self.following.relaxed(batch.reqs), evidence.relevance, verdict.threshold),
             readers(contexts),

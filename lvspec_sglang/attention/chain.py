@@ -95,39 +95,43 @@ class ChainAttention:
     def __init__(
         self,
         table: torch.Tensor,
-        width: int,
         merge: Callable[..., tuple[torch.Tensor, torch.Tensor]],
     ) -> None:
-        """Prepare for chains of ``width`` over the request ``table``.
+        """Prepare for chains over the request ``table``.
 
         Args:
             merge: of two attentions and their LSEs to base 2, the whole and its LSE.
         """
         self.table = table
-        self.width = width
         self.merge = merge
         self.shared = False
         self.calls: Calls | None = None
 
     def plan(
-        self, calls: Calls, contexts: Sequence[Context], seq_lens: Sequence[int], shared: bool
+        self,
+        calls: Calls,
+        contexts: Sequence[Context],
+        seq_lens: Sequence[int],
+        shared: bool,
+        width: int,
     ) -> None:
         """Plan a forward; requests beyond ``contexts`` are a graph's padding.
 
         Args:
             seq_lens: committed lengths, one for each entry of ``calls``.
             shared: whether requests on one video read it together.
+            width: tokens of each request's chain.
         """
         contexts = [*contexts, *[Context(0)] * (len(seq_lens) - len(contexts))]
         self.calls, self.shared = calls, shared
         if not shared:
-            calls.whole.plan(whole(contexts, seq_lens, self.width), self.table)
+            calls.whole.plan(whole(contexts, seq_lens, width), self.table)
             return
-        parts = split(contexts, seq_lens, self.width)
+        parts = split(contexts, seq_lens, width)
         calls.video.plan(parts.video, self.table)
         calls.rest.plan(parts.rest, self.table)
         members = torch.tensor(parts.members)
-        order = (members[:, None] * self.width + torch.arange(self.width)).flatten()
+        order = (members[:, None] * width + torch.arange(width)).flatten()
         calls.order.copy_(upload(order, self.table.device))
         calls.back.copy_(upload(order.argsort(), self.table.device))
 

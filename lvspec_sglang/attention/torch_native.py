@@ -20,6 +20,7 @@ from lvspec_sglang.relevance.base import Scorer
 class ChainTorchBackend(TorchNativeAttnBackend):
     """The host's backend with TARGET_VERIFY and an extend that computes new queries only."""
 
+    padded_tokens = 0
     _scoring: tuple[Scorer, torch.Tensor] | None = None
     _report: Callable[[int, torch.Tensor], None] | None = None
 

@@ -128,7 +128,7 @@ def accept(
 
 
 def plain(target: torch.Tensor) -> Verdict:
-    """The verdict of a round without a draft: the target's token, ``[batch, 1]``."""
+    """The verdict of a round without a draft: the first of ``target``, ``[batch, n]``."""
     kinds = torch.full_like(target, Kind.TARGET, dtype=torch.int8)
     first = target[:, 0]
     lens = torch.ones_like(first, dtype=torch.int32)

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from sglang.srt.layers.attention.attention_registry import register_attention_backend
 from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
-from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 from lvspec_sglang.attention import chain_plan, mass_hook, torch_native
-from lvspec_sglang.attention.chain import Call, ChainAttention, Shape, bundle
+from lvspec_sglang.attention.chain import Shape
+from lvspec_sglang.attention.chain_backend import ChainBackend
 from lvspec_sglang.drafting import Drafting
 from lvspec_sglang.worker import LVSpecWorker
 from tests.e2e.engine_program import start_engine
@@ -30,43 +30,23 @@ from tests.torch_paged import TorchPaged, merge
 NOTES = "LVSPEC_TEST_NOTES"
 
 
-class PlannedTorchBackend(TorchNativeAttnBackend):
-    """What ChainFlashInferBackend does, on the CPU."""
+class PlannedTorchBackend(ChainBackend, TorchNativeAttnBackend):
+    """The backend of a GPU with FlashInfer, its wrappers in torch."""
 
-    sharing = False
+    padded_tokens = 25
 
     def __init__(self, runner: Any) -> None:
         super().__init__(runner)
-        config, self.width = runner.model_config, runner.decode_num_tokens_per_req()
+        config, width = runner.model_config, runner.decode_num_tokens_per_req()
         heads = config.num_attention_heads, config.get_num_kv_heads(1)
-        self.shape = Shape(*heads, config.head_dim, runner.dtype, runner.dtype)
-        self.chain = ChainAttention(runner.req_to_token_pool.req_to_token, self.width, merge)
+        shape = Shape(*heads, config.head_dim, runner.dtype, runner.dtype)
+        table = runner.req_to_token_pool.req_to_token
+        self.begin_chains(table, shape, width, merge, TorchPaged)
 
-    def shares(self, contexts: Any) -> bool:
-        return self.sharing and chain_plan.shares(contexts)
-
-    def init_forward_metadata(self, forward_batch: Any) -> None:
-        super().init_forward_metadata(forward_batch)
-        if forward_batch.forward_mode.is_target_verify():
-            contexts = forward_batch.spec_info.contexts
-            lens = forward_batch.seq_lens.tolist()
-            calls = (Call(TorchPaged(), self.shape, None) for _ in range(3))
-            shared = self.shares(contexts)
-            queries = bundle(calls, len(lens) * self.width, "cpu")
-            self.chain.plan(queries, contexts, lens, shared)
-            with Path(os.environ[NOTES]).open("a") as notes:
-                notes.write("shared\n" if shared else "plain\n")
-
-    def forward_extend(
-        self, q: Any, k: Any, v: Any, layer: Any, forward_batch: Any, save_kv_cache: bool = True
-    ) -> Any:
-        if not forward_batch.forward_mode.is_target_verify():
-            return super().forward_extend(q, k, v, layer, forward_batch, save_kv_cache)
-        where = KVWriteLoc.for_layer(forward_batch, layer, swa_loc=None)
-        self.token_to_kv_pool.set_kv_buffer(layer, where, k, v)
-        cache = self.token_to_kv_pool.get_kv_buffer(layer.layer_id)
-        queries = q.view(-1, layer.tp_q_head_num, layer.head_dim)
-        return self.chain.forward(queries, cache, layer).view(len(q), -1)
+    def plan_chain(self, calls: Any, forward_batch: Any, shared: bool, width: int) -> None:
+        super().plan_chain(calls, forward_batch, shared, width)
+        with Path(os.environ[NOTES]).open("a") as notes:
+            notes.write(f"{'shared' if shared else 'plain'} {width}\n")
 
 
 def mass_in_torch(
@@ -108,8 +88,10 @@ def main() -> None:
         )
         return results
 
-    # The second time the videos are in the radix cache, so that all share their slots.
-    results = [*ask(payloads), *ask(payloads)]
+    # The second time the videos are in the radix cache, so that all share their slots. Last come
+    # requests that nobody drafts for: one alone, whose rounds are padded, then too many for that.
+    *payloads, penalised = payloads
+    results = [*ask(payloads), *ask(payloads), *ask([penalised]), *ask([penalised] * 3)]
     print(json.dumps({"results": results}), flush=True)
     engine.shutdown()
 

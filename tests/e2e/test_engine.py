@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from lvspec_sglang.serving import LocalServer, ServerFailed
 from tests.e2e.conftest import STEP_ASIDE, Clips, Servers
 from tests.e2e.prompts import VIDEO, answer, chat, request
+
+WIDTH = 11  # ten drafted tokens, the default
 
 
 def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
@@ -52,6 +55,7 @@ def test_the_gpus_attention_path_in_torch_answers_as_the_target_alone(
         request(chat(VIDEO + "long"), video=clips.long),
         request(VIDEO, video=clips.other),
         request(chat(VIDEO + "loosely"), tokens=60, video=clips.short, **loose),
+        request(chat(VIDEO + "again"), video=clips.short, repetition_penalty=1.3),
     ]
     notes = tmp_path / "notes"
     done = subprocess.run(
@@ -68,13 +72,18 @@ def test_the_gpus_attention_path_in_torch_answers_as_the_target_alone(
     printed = [line for line in done.stdout.splitlines() if line.startswith('{"results"')]
     assert printed, done.stderr[-3000:]
     results = json.loads(printed[0])["results"]
-    expected = [answer(servers.alone, payload)["ids"][0] for payload in payloads[:-1]]
-    for once in (results[: len(payloads)], results[len(payloads) :]):
+    *expected, penalised = (
+        answer(servers.alone, payload)["ids"][0] for payload in [*payloads[:-2], payloads[-1]]
+    )
+    first, second, undrafted = results[:7], results[7:14], results[14:]
+    for once in (first, second):
         assert [result["output_ids"] for result in once[:-1]] == expected
         assert once[-1]["meta_info"]["lvspec"]["loose"] > 0
-    forwards = notes.read_text().split()
-    assert forwards.count("shared") > 10
-    assert forwards.count("plain") > 0
+    assert [result["output_ids"] for result in undrafted] == [penalised] * 4
+    forwards = Counter(notes.read_text().splitlines())
+    assert forwards[f"shared {WIDTH}"] > 10
+    assert forwards[f"plain {WIDTH}"] > len(penalised) - 2
+    assert sum(forwards[f"{kind} 1"] for kind in ("plain", "shared")) > 0
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class World:
     def attend(self, shared: bool, padding: int) -> torch.Tensor:
         """The planned attention, in a batch padded as a graph's is."""
         batch = len(self.contexts) + padding
-        attention = ChainAttention(self.table, WIDTH, merge)
+        attention = ChainAttention(self.table, merge)
         attention.plan(make_calls(batch), self.contexts, self.seq_lens + [1] * padding, shared)
         q = torch.cat([self.q, torch.zeros(padding * WIDTH, HEADS, DIM)])
         return attention.forward(q, self.cache, LAYER)[: len(self.q)]
