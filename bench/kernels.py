@@ -191,7 +191,7 @@ def flashinfer_attention(case: Case, together: bool) -> tuple[float, torch.Tenso
     wrappers = (BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend="fa2") for _ in range(3))
     calls = chain.bundle((chain.Call(w, shape, None) for w in wrappers), len(case.q), "cuda")
     attention = chain.ChainAttention(case.table, merge_state)
-    attention.plan(calls, case.contexts, [case.length] * case.batch, shared=together)
+    attention.plan(calls, case.contexts, [case.length] * case.batch, together, WIDTH)
     layer = SimpleNamespace(scaling=case.scale, logit_cap=0.0)
     cache = case.keys[:, None], case.values[:, None]
 

@@ -69,16 +69,19 @@ def validate_server_args(server_args: Any) -> None:
     from sglang.srt.utils.hf_transformers_utils import get_config, get_tokenizer
 
     from lvspec_sglang.pairing import check_pair, check_tokenizers
+    from lvspec_sglang.relevance.measured import check_layers
 
     problem = version_problem()
     if problem is not None:
         raise RuntimeError(problem)
     check_server_args(server_args)
-    server_config()
+    config = server_config()
     target = server_args.model_path
     draft = server_args.speculative_draft_model_path or target
     trust = server_args.trust_remote_code
-    check_pair(get_config(target, trust), get_config(draft, trust), target, draft)
+    target_config = get_config(target, trust)
+    check_pair(target_config, get_config(draft, trust), target, draft)
+    check_layers(config, target_config)
     if not server_args.skip_tokenizer_init:
         check_tokenizers(
             get_tokenizer(server_args.tokenizer_path or target, trust_remote_code=trust),

@@ -181,6 +181,8 @@ class LVSpecConfig:
         for layer in self.layers:
             if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
                 raise ValueError(f"layers {list(self.layers)!r}: a list of layer numbers from 0")
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers {list(self.layers)!r}: name each layer once")
 
 
 @dataclass(frozen=True)

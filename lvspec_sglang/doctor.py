@@ -65,6 +65,10 @@ def _print_patches() -> list[str]:
 
     load_plugins()
     problems = []
+    if not registered():
+        problems.append(
+            "SGLang did not load the plugin: unset SGLANG_PLUGINS, or let it name lvspec too"
+        )
     print("patches of SGLang:")
     for patch in dict.fromkeys((*patches.CPU_PLATFORM, *patches.LVSPEC)):
         mismatch = None if patch.target in patches.applied() else patch.mismatch()
@@ -73,6 +77,18 @@ def _print_patches() -> list[str]:
         if mismatch:
             problems.append(mismatch)
     return problems
+
+
+def registered() -> bool:
+    """Whether SGLang knows the algorithm, in this process."""
+    from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+
+    from lvspec_sglang.algorithm import NAME
+
+    try:
+        return SpeculativeAlgorithm.from_string(NAME) is not None
+    except ValueError:
+        return False
 
 
 def _decoder_problem() -> list[str]:

@@ -1,5 +1,6 @@
 """The requests in flight: what of each the draft holds, and how far each is relaxed."""
 
+import logging
 from array import array
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +18,9 @@ from lvspec_sglang.counters import count
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel, Prompt
 from lvspec_sglang.relaxation import MAX_STOP_TOKENS, Relaxation
+from lvspec_sglang.upload import upload
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -84,7 +88,7 @@ class Following:
                 # The draft's KV of this video, and of what follows it, belongs to another choice.
                 self.draft.view.forget()
             videos = frozenset(content for content, _ in self.kept.videos(mm, found))
-            on_device = torch.tensor(ids, dtype=torch.int64).to(device)
+            on_device = upload(torch.tensor(ids, dtype=torch.int64), device)
             prompt = Prompt(on_device, kept, mm, rope_delta)
             prefix = prompt_digest(ids[: spans[-1][1]], req.extra_key) if spans else None
             self.by_row[row] = Followed(req, prompt, config, spans, prefix, videos)
@@ -117,7 +121,12 @@ class Following:
     def _config(self, req: Req, sees: bool, stops: set[int]) -> RequestConfig:
         """Without a video, with a grammar or with log-probabilities a request is strict."""
         asked = (req.sampling_params.custom_params or {}).get("lvspec")
-        config = parse_request(asked, self.default)
+        try:
+            config = parse_request(asked, self.default)
+        except ValueError as error:
+            # Refused where requests come in; one that gets here must not end the server.
+            logger.warning("Request %s is served strictly: %s", req.rid, error)
+            config = RequestConfig(RelaxConfig())
         free = req.grammar is None and not req.return_logprob and len(stops) <= MAX_STOP_TOKENS
         return config if sees and free else replace(config, relax=RelaxConfig())
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from lvspec_sglang.verify.rule import MAX_STEPS
+
 
 class Refusal(NamedTuple):
     """``given`` names the offending argument, or is None where it is fine."""
@@ -27,9 +29,18 @@ REFUSALS = (
     Refusal(_flag("enable_dp_attention", "--enable-dp-attention", (False,)), "leave it out"),
     Refusal(_flag("enable_lora", "--enable-lora", (None, False)), "merge the adapter first"),
     Refusal(_flag("lora_paths", "--lora-paths", (None,)), "merge the adapters first"),
-    Refusal(
-        _flag("enable_hierarchical_cache", "--enable-hierarchical-cache", (False,)),
-        "leave it out: it moves KV behind the draft's back",
+    *(
+        Refusal(
+            _flag(field, "--" + field.replace("_", "-"), (None, False)),
+            "leave it out: it moves KV behind the draft's back",
+        )
+        for field in (
+            "enable_hierarchical_cache",
+            "enable_lmcache",
+            "enable_flexkv",
+            "enable_hisparse",
+            "enable_unified_cache_external_linker",
+        )
     ),
     Refusal(
         _flag("disaggregation_mode", "--disaggregation-mode", ("null",)),
@@ -75,6 +86,11 @@ REFUSALS = (
         "leave it out",
     ),
     Refusal(_flag("enable_watermark", "--enable-watermark", (False,)), "leave it out"),
+    Refusal(_flag("radix_cache_backend", "--radix-cache-backend", (None,)), "leave it out"),
+    Refusal(
+        _flag("tokenizer_worker_num", "--tokenizer-worker-num", (1,)),
+        "leave it out: the host's further HTTP workers load no plugins",
+    ),
     Refusal(_flag("use_ray", "--use-ray", (False,)), "leave it out: Ray actors load no plugins"),
 )
 
@@ -93,9 +109,9 @@ def check_server_args(args: Any) -> None:
         if given is not None:
             raise ValueError(f"LVSPEC does not work with {given}: {refusal.remedy}.")
     steps = args.speculative_num_steps
-    if steps is not None and steps < 1:
+    if steps is not None and not 1 <= steps <= MAX_STEPS:
         raise ValueError(
-            f"--speculative-num-steps {steps}: LVSPEC drafts at least one token a round; "
+            f"--speculative-num-steps {steps}: LVSPEC drafts 1 to {MAX_STEPS} tokens a round; "
             "leave it out for the default of 10."
         )
     tokens = args.speculative_num_draft_tokens

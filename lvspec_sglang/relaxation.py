@@ -6,6 +6,7 @@ import torch
 
 from lvspec_sglang.config import QUERIES, RelaxConfig
 from lvspec_sglang.relevance.base import Scorer
+from lvspec_sglang.upload import upload
 from lvspec_sglang.verify.quantile import Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Policy
 
@@ -78,15 +79,16 @@ class Relaxation:
         for start, stop in spans:
             self.visual[row, start:stop] = True
         self.stops[row] = NO_TOKEN
-        self.stops[row, : len(stop_tokens)] = torch.tensor(stop_tokens, dtype=torch.int64)
-        self.limit[row] = limit
-        self.ratio[row] = relax.loose_ratio
-        self.floor[row] = relax.floor
-        self.draft_shift[row] = relax.draft_shift
-        self.target_shift[row] = relax.target_shift
-        self.fly[row] = relax.rule == "fly"
-        self.fly_entropy_threshold[row] = relax.fly_entropy_threshold
-        self.fly_window_size[row] = relax.fly_window_size
+        given = torch.tensor(stop_tokens, dtype=torch.int64)
+        self.stops[row, : len(stop_tokens)] = upload(given, self.stops.device)
+        self.limit[row].fill_(limit)
+        self.ratio[row].fill_(relax.loose_ratio)
+        self.floor[row].fill_(relax.floor)
+        self.draft_shift[row].fill_(relax.draft_shift)
+        self.target_shift[row].fill_(relax.target_shift)
+        self.fly[row].fill_(relax.rule == "fly")
+        self.fly_entropy_threshold[row].fill_(relax.fly_entropy_threshold)
+        self.fly_window_size[row].fill_(relax.fly_window_size)
 
     def policy(self, rows: torch.Tensor) -> Policy:
         """The policies of ``rows``, ``[batch]``."""

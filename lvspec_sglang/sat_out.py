@@ -24,7 +24,7 @@ class SatOut:
 
     def remember(self, rows: torch.Tensor, positions: torch.Tensor, chain: torch.Tensor) -> None:
         """The target is fed ``chain``, ``[batch, n]``, at ``positions``, same shape."""
-        self.text[rows[:, None], positions] = chain
+        self.text[rows[:, None], positions.clamp(max=self.view.width - 1)] = chain
 
     def note(self, rows: Sequence[int]) -> None:
         """The draft does not take part in a round of ``rows``."""
@@ -52,6 +52,6 @@ class SatOut:
                     ids=torch.cat([prompt.ids, self.text[row, given:length]]),
                     kept=self.view.kept[row, : length - given + len(prompt.kept)],
                 )
-                self.view.lagging[row] = False
+                self.view.lagging[row].fill_(False)
         self.late.difference_update(rows)
         return whole

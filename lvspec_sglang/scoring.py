@@ -52,9 +52,10 @@ def default_relax(config: LVSpecConfig, measured: bool) -> RelaxConfig:
     name = next((name for name, preset in PRESETS.items() if preset == relax), str(relax))
     if not relax.strict:
         logger.info(
-            "LVSPEC relaxes verification (%s): answers may differ from the target's own. For "
+            "LVSPEC relaxes verification (%s): answers may differ from the target's own%s. For "
             "identical answers use the preset strict, for the server or for a request.",
             name,
+            "" if measured else ", in facts too, as this target's relevance was not measured",
         )
     elif config.relax is None:
         logger.info(
@@ -96,6 +97,12 @@ def connect(
         if scorer.reads == "attention":
             backend.attach_scorer(scorer, relaxation.visual)
         return _nothing
+    if runner.kv_cache_dtype != runner.dtype:
+        raise ValueError(
+            f"LVSPEC does not work with KV in {runner.kv_cache_dtype} beside a model in "
+            f"{runner.dtype}: give --kv-cache-dtype and --dtype that agree, or another checkpoint "
+            "where its configuration asks for quantised KV."
+        )
     backend.verify_variants = GraphVariants(scorer, getattr(backend, "shares", None))
     backend.sharing = True
     if scorer.reads != "attention":

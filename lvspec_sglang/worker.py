@@ -54,7 +54,7 @@ class LVSpecWorker(BaseSpecWorker):
         self.device = target_worker.device
         self.steps = get_spec().speculative_num_steps
         self.width = self.steps + 1
-        self.accept = accept_on(torch.device(self.device).type, self.steps)
+        self.accept = accept_on(torch.device(self.device).type)
         self._draft_worker = make_draft(server_args, gpu_id, nccl_port, target_worker)
         if not ranks.is_first():
             counters.silence()

@@ -13,8 +13,9 @@ import torch
 from lvspec_sglang.config import server_config
 from lvspec_sglang.patches.base import Patch
 
-# Per position of a row: kept positions (int64), the draft's slots (int32), the visual mask (bool).
-ROW_BYTES = 8 + 4 + 1
+# Per position of a row: kept positions and the text fed (int64), the draft's slots (int32), the
+# visual mask (bool).
+ROW_BYTES = 8 + 8 + 4 + 1
 VALID_BYTES = 1
 
 

@@ -49,7 +49,13 @@ class NoSync(TorchFunctionMode):
     def _waits(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if name in INDEXES:
             places = args[1] if isinstance(args[1], tuple) else (args[1],)
-            return any(isinstance(p, torch.Tensor) and p.dtype == torch.bool for p in places)
+            tensors = [p for p in places if isinstance(p, torch.Tensor)]
+            if any(p.dtype == torch.bool for p in tensors):
+                return True
+            if name == "__getitem__" or isinstance(args[2], torch.Tensor):
+                return False
+            # A number is copied to the device, but for whole slices, which are filled with it.
+            return bool(tensors) or all(isinstance(p, int) for p in places)
         if name == "where":
             return len(args) == 1
         if name == "repeat_interleave":

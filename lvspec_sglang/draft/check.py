@@ -46,12 +46,12 @@ class DraftKVCheck:
     def _check(self, req: Any, prompt: Any, seq_len: int) -> None:
         draft, row = self.draft, req.kv.req_pool_idx
         view = draft.view
-        rows = torch.tensor([row])
+        rows = torch.tensor([row], device=view.valid.device)
         view.gather(rows, view.width)
         # A lagging row has no draft KV yet for its last token.
         length = int(view.lengths(rows, rows.new_tensor([seq_len]))) - int(view.lagging[row])
         positions = view.kept[row, :length]
-        ids = torch.tensor([*req.origin_input_ids, *req.output_ids])[positions]
+        ids = rows.new_tensor([*req.origin_input_ids, *req.output_ids])[positions]
         slots = view.draft_table[row, :length].long()
         assert bool(view.valid[slots].all()), f"{req.rid}: draft slots not marked as written"
         saved = [buffer[slots].clone() for buffer in self.buffers]

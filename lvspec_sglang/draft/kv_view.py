@@ -52,37 +52,42 @@ class DraftKVView:
         self.kept[row, :count] = kept
         tail = torch.arange(prompt_len, self.width + dropped, device=self.kept.device)
         self.kept[row, count:] = tail.clamp_(max=self.width - 1)
-        self.dropped[row] = dropped
-        self.lagging[row] = False
-        self.rope_delta[row] = rope_delta
+        self.dropped[row].fill_(dropped)
+        self.lagging[row].fill_(False)
+        self.rope_delta[row].fill_(rope_delta)
 
     def gather(self, rows: torch.Tensor, width: int) -> None:
         """Rewrite the first ``width`` columns of the draft's ``rows`` from the target's rows."""
-        self.draft_table[rows, :width] = self.target_table[rows].gather(1, self.kept[rows, :width])
+        kept = self.kept[rows, :width]
+        self.draft_table[rows, :width] = self.target_table[rows[:, None], kept]
 
     def lengths(self, rows: torch.Tensor, seq_lens: torch.Tensor) -> torch.Tensor:
         """How many of each row's first ``seq_lens`` tokens the draft keeps, ``[batch]``."""
         return seq_lens - self.dropped[rows]
 
     def slots(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Target slots of ``positions``, ``[batch, ...]``, same shape, int64."""
-        return self.target_table[rows.view(-1, *[1] * (positions.ndim - 1)), positions].long()
+        """Target slots of ``positions``, ``[batch, ...]``, same shape, int64.
+
+        A chain at the end of the context may reach beyond the table, where nothing is committed.
+        """
+        inside = positions.clamp(max=self.width - 1)
+        return self.target_table[rows.view(-1, *[1] * (positions.ndim - 1)), inside].long()
 
     def first_stale(self, row: int, count: int) -> int:
         """Index of the first of the row's first ``count`` kept tokens without draft KV, or count.
 
-        Reads the device: call it at prefill, never inside a round.
+        Reads the device: call it before a round's chain, never inside.
         """
         stale = ~self.valid[self.draft_table[row, :count].long()]
         return int(stale.int().argmax()) if bool(stale.any()) else count
 
     def invalidate(self, slots: torch.Tensor) -> None:
         """The target wrote ``slots`` (any shape): what the draft had there is another's."""
-        self.valid[slots] = False
+        self.valid.index_fill_(0, slots.flatten().long(), False)
 
     def mark_written(self, slots: torch.Tensor) -> None:
         """The draft wrote KV into ``slots`` (any shape)."""
-        self.valid[slots] = True
+        self.valid.index_fill_(0, slots.flatten().long(), True)
 
     def settle(self, rows: torch.Tensor, drafted: torch.Tensor, accept_lens: torch.Tensor) -> None:
         """End a round: note whose chain, ``[batch, K]``, was accepted whole."""

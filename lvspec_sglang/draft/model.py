@@ -56,8 +56,10 @@ class DraftModel(TpModelWorker):
         # It only ever sees plain extends and one-token decodes, so that is what the host
         # shall size and capture for it.
         runner.spec_algorithm = SpeculativeAlgorithm.NONE
-        # The chain's first step may run two rows a request.
+        # The chain's first step runs two rows a request: what the host sizes for its requests, and
+        # for the rows of a table that nobody allocates from, must hold them.
         runner.max_running_requests *= 2
+        runner.req_to_token_pool.size *= 2
         self.view = self.make_view(target_table)
         self.embedder = PromptEmbedder(runner.model)
         self.max_prefill_tokens = max_prefill_tokens

@@ -6,6 +6,7 @@ holds what the target itself computed with the whole context.
 """
 
 import copy
+import logging
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from sglang.srt.runtime_context import get_spec
 from lvspec_sglang.draft.batches import Segment
 from lvspec_sglang.draft.kv_view import DraftKVView
 from lvspec_sglang.draft.model import DraftModel, Prompt
+
+logger = logging.getLogger(__name__)
 
 
 class TargetKVView(DraftKVView):
@@ -74,6 +77,10 @@ class SelfDraft(DraftModel):
 def make_draft(server_args: Any, gpu_id: int, nccl_port: int, target_worker: Any) -> DraftModel:
     """The draft checkpoint's model, or the target itself where none was given."""
     if get_spec().speculative_draft_model_path is None:
+        logger.info(
+            "LVSPEC has no draft model: the target drafts for itself, over a part of each video. "
+            "To draft with a smaller model give --speculative-draft-model-path."
+        )
         return SelfDraft(target_worker)
     return DraftModel(
         server_args=server_args,

@@ -20,6 +20,8 @@ class AttentionReceived:
         self.received = torch.zeros(len(visual), dtype=torch.float32, device=visual.device)
         positions = visual.nonzero()
         self.first = int(positions[0]) if len(positions) else len(visual)
+        self.part = 0, 0
+        self.asking = positions[:0, 0]
 
     @staticmethod
     def layers(depth: int) -> tuple[int, ...]:
@@ -30,11 +32,14 @@ class AttentionReceived:
     ) -> None:
         assert keys is not None, "attention scores need keys"
         stop = start + len(vectors)
-        asking = ~self.visual[start:stop]
-        asking[: max(0, self.first - start)] = False  # what precedes the video cannot see it
-        positions = asking.nonzero()[:, 0]
-        if len(positions):
-            received = attention_received(vectors[positions], keys(), positions + start, scale)
+        if self.part != (start, stop):
+            asking = ~self.visual[start:stop]
+            asking[: max(0, self.first - start)] = False  # what precedes the video cannot see it
+            # Waits for the device: once a chunk, not once a layer.
+            self.part, self.asking = (start, stop), asking.nonzero()[:, 0]
+        if len(self.asking):
+            positions = self.asking + start
+            received = attention_received(vectors[self.asking], keys(), positions, scale)
             self.received[:stop] += received
 
     def of(self, positions: torch.Tensor) -> torch.Tensor:

@@ -16,12 +16,6 @@ SCORERS: dict[str, Callable[[tuple[int, ...]], Scorer]] = {
 
 
 def make_scorer(name: str, layers: tuple[int, ...], count: int) -> Scorer:
-    """The scorer ``name`` on ``layers`` of a target of ``count`` layers; empty for its default.
-
-    Raises:
-        ValueError: a layer the target does not have.
-    """
+    """The scorer ``name`` on ``layers`` of a target of ``count`` layers; empty for its default."""
     default = (count - 1,) if name == "cosine" else middle_third(count)
-    if any(layer >= count for layer in layers):
-        raise ValueError(f"layers {list(layers)}: the target has layers 0 to {count - 1}")
     return SCORERS[name](layers or default)

@@ -35,7 +35,8 @@ class Measured(NamedTuple):
         if given is None:
             return None
         try:
-            layers, scores = tuple(map(int, given["layers"])), tuple(map(float, given["scores"]))
+            layers, scores = tuple(given["layers"]), tuple(map(float, given["scores"]))
+            LVSpecConfig(layers=layers)
         except (KeyError, TypeError, ValueError):
             layers, scores = (), ()
         if not layers or len(scores) != SCORES or list(scores) != sorted(scores):
@@ -44,6 +45,19 @@ class Measured(NamedTuple):
                 f""""scores": [...]}} with {SCORES} ascending scores, or take it out"""
             )
         return cls(layers, scores)
+
+
+def check_layers(config: LVSpecConfig, target: Any) -> None:
+    """Whether ``target``, its transformers configuration, has the layers that are to be read.
+
+    Raises:
+        ValueError: it does not, or as ``Measured.of``.
+    """
+    measured = measured_for(config, target)
+    layers = measured.layers if measured else config.layers
+    count = target.get_text_config().num_hidden_layers
+    if any(layer >= count for layer in layers):
+        raise ValueError(f"layers {list(layers)}: the target has layers 0 to {count - 1}")
 
 
 def measured_for(config: LVSpecConfig, target: Any) -> Measured | None:

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from lvspec_sglang.verify.rule import Verdict, accept
 
 
-def accept_on(device: str, steps: int) -> Callable[..., Verdict]:
-    """The accept rule for chains of ``steps``: one kernel on a GPU, else the reference."""
+def accept_on(device: str) -> Callable[..., Verdict]:
+    """The accept rule: one kernel on a GPU, else the reference."""
     if device == "cuda":
-        from lvspec_sglang.verify.kernel import MAX_STEPS, accept_triton
+        from lvspec_sglang.verify.kernel import accept_triton
 
-        if steps <= MAX_STEPS:
-            return accept_triton
+        return accept_triton
     return accept

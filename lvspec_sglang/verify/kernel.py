@@ -5,9 +5,7 @@ import triton
 import triton.language as tl
 
 from lvspec_sglang.verify.quantile import MIN_HELD
-from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict
-
-MAX_STEPS = 32
+from lvspec_sglang.verify.rule import MAX_STEPS, Evidence, Kind, Policy, Verdict
 
 _MATCH = tl.constexpr(int(Kind.MATCH))
 _LOOSE = tl.constexpr(int(Kind.LOOSE))

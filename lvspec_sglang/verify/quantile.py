@@ -48,7 +48,7 @@ class ScoreRing:
     def reset(self, row: int, scores: torch.Tensor) -> None:
         """Forget a row's scores for ``scores``, ``[n]``, before another request takes the row."""
         self.scores[row, : len(scores)] = scores
-        self.count[row] = len(scores)
+        self.count[row].fill_(len(scores))
 
     def take(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A copy of a row's scores and count, for ``put``."""

@@ -13,6 +13,8 @@ import torch
 
 from lvspec_sglang.verify.quantile import Recent
 
+MAX_STEPS = 32  # drafted tokens that a round may decide
+
 
 class Kind(IntEnum):
     """Why a token was committed."""

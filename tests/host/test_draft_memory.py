@@ -83,7 +83,7 @@ def test_the_draft_is_counted_by_its_own_heads_only_with_the_patch(draft: Any, k
     # The tables of every row, out of the memory that is left for the pool.
     room = 1 << 30
     assert configurator.calculate_pool_sizes(room, 1).max_total_num_tokens == (
-        (room - ROWS * LENGTH * 13) // configurator._cell_size
+        (room - ROWS * LENGTH * draft_memory.ROW_BYTES) // configurator._cell_size
     )
 
 

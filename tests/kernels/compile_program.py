@@ -7,7 +7,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lvspec_sglang.attention.mass_kernel import KEYS, join_pieces, mass_pieces
-from lvspec_sglang.verify.kernel import MAX_STEPS, accept_kernel
+from lvspec_sglang.verify.kernel import accept_kernel
+from lvspec_sglang.verify.rule import MAX_STEPS
 
 ALWAYS = {
     **dict.fromkeys(("drafted", "target", "limit", "draft_shift", "target_shift"), "*i64"),

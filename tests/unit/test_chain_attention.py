@@ -62,7 +62,8 @@ class World:
         """The planned attention, in a batch padded as a graph's is."""
         batch = len(self.contexts) + padding
         attention = ChainAttention(self.table, merge)
-        attention.plan(make_calls(batch), self.contexts, self.seq_lens + [1] * padding, shared)
+        lens = self.seq_lens + [1] * padding
+        attention.plan(make_calls(batch), self.contexts, lens, shared, WIDTH)
         q = torch.cat([self.q, torch.zeros(padding * WIDTH, HEADS, DIM)])
         return attention.forward(q, self.cache, LAYER)[: len(self.q)]
 

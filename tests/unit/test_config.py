@@ -73,6 +73,7 @@ def test_a_request_is_told_what_is_wrong(given: object, said: str) -> None:
         ('{"guards": ["verbs"]}', "guards 'verbs': one of digits, negations, order"),
         ('{"guards": "digits"}', "guards 'digits': a list"),
         ('{"layers": [-1]}', "a list of layer numbers"),
+        ('{"layers": [8, 8]}', "name each layer once"),
         ('{"pruning": "best"}', "pruning 'best': one of none, uniform, verifier, unbiased"),
         ('{"keep": 0}', "keep 0: above 0, up to 1"),
         ('{"keep_at_least": 0.5}', "keep_at_least 0.5: a whole number from 0"),

@@ -7,7 +7,7 @@ import pytest
 
 from lvspec_sglang.config import PRESETS, LVSpecConfig
 from lvspec_sglang.miniworld import paths
-from lvspec_sglang.relevance.measured import SCORES, Measured, measured_for
+from lvspec_sglang.relevance.measured import SCORES, Measured, check_layers, measured_for
 from lvspec_sglang.scoring import default_relax
 
 ASCENDING = [place / SCORES for place in range(SCORES)]
@@ -34,6 +34,9 @@ def test_a_measurement_holds_for_the_scorer_it_was_made_with() -> None:
         {"layers": [8], "scores": ASCENDING[1:]},
         {"layers": [8], "scores": ASCENDING[::-1]},
         {"layers": ["eight"], "scores": ASCENDING},
+        {"layers": [-1], "scores": ASCENDING},
+        {"layers": [8.7], "scores": ASCENDING},
+        {"layers": [8, 8], "scores": ASCENDING},
         {"layers": 8, "scores": ASCENDING},
     ],
 )
@@ -51,6 +54,7 @@ def test_a_measured_target_is_balanced_by_default(caplog: pytest.LogCaptureFixtu
         assert default_relax(LVSpecConfig(paper), measured=False) == paper
     relaxed, unmeasured, named = caplog.messages
     assert "(balanced)" in relaxed and "use the preset strict" in relaxed
+    assert "was not measured" not in relaxed and "was not measured" in named
     assert "not measured" in unmeasured
     assert "(paper)" in named
 
@@ -58,4 +62,8 @@ def test_a_measured_target_is_balanced_by_default(caplog: pytest.LogCaptureFixtu
 def test_the_mini_target_was_measured() -> None:
     from transformers import AutoConfig
 
-    assert Measured.of(AutoConfig.from_pretrained(paths().target)) is not None
+    config = AutoConfig.from_pretrained(paths().target)
+    assert Measured.of(config) is not None
+    check_layers(LVSpecConfig(), config)
+    with pytest.raises(ValueError, match=r"layers \[14\]: the target has layers 0 to 13"):
+        check_layers(LVSpecConfig(layers=(14,)), config)

@@ -22,6 +22,8 @@ WAITING: dict[str, Callable[[], object]] = {
     "where": lambda: torch.where(MASK),
     "mask": lambda: T[MASK],
     "mask write": lambda: T.clone().__setitem__(MASK, 0.0),
+    "number at an index": lambda: T.clone().__setitem__(torch.arange(2), 0.0),
+    "number at a place": lambda: T.clone().__setitem__(2, 1.0),
     "masked_select": lambda: torch.masked_select(T, MASK),
     "equal": lambda: torch.equal(T, T),
     "upload": lambda: torch.tensor([1, 2]),
@@ -36,7 +38,9 @@ FREE: dict[str, Callable[[], object]] = {
     "full": lambda: torch.full((3,), 2),
     "cast": lambda: T.to(torch.int32),
     "repeat": lambda: torch.repeat_interleave(T, MASK.long(), output_size=3),
-    "scalar write": lambda: T.clone().__setitem__(2, 1.0),
+    "number in a slice": lambda: T.clone().__setitem__(slice(1, 3), 1.0),
+    "number filled in": lambda: T.clone()[2].fill_(1.0),
+    "index fill": lambda: T.clone().index_fill_(0, torch.arange(2), 1.0),
 }
 
 

@@ -19,7 +19,9 @@ FINE: dict[str, Any] = {
     "speculative_num_steps": None, "speculative_num_draft_tokens": None,
     "speculative_draft_attention_backend": None, "attention_backend": "fa3",
     "speculative_draft_model_path": None,
-    "decode_attention_backend": None,
+    "decode_attention_backend": None, "enable_lmcache": False, "enable_flexkv": False,
+    "enable_hisparse": False, "enable_unified_cache_external_linker": False,
+    "tokenizer_worker_num": 1, "radix_cache_backend": None,
 }  # fmt: skip
 
 
@@ -52,6 +54,9 @@ def test_ordinary_arguments_are_fine() -> None:
         ("enable_watermark", True, "--enable-watermark"),
         ("use_ray", True, "--use-ray"),
         ("speculative_num_steps", 0, "--speculative-num-steps 0"),
+        ("speculative_num_steps", 33, "--speculative-num-steps 33: LVSPEC drafts 1 to 32"),
+        ("enable_lmcache", True, "--enable-lmcache: leave it out"),
+        ("tokenizer_worker_num", 2, "--tokenizer-worker-num 2: leave it out"),
     ],
 )
 def test_a_refused_argument_is_named_with_its_remedy(field: str, value: Any, said: str) -> None:

@@ -38,7 +38,8 @@ class FeatureCache:
             self.bytes -= self._features.pop(key).nbytes
         self._features[key] = features
         self.bytes += features.nbytes
-        while self.bytes > self.limit_bytes:
+        # The newcomer stays in any case: the next chunk of its prefill asks for it.
+        while self.bytes > self.limit_bytes and len(self._features) > 1:
             self.bytes -= self._features.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
