@@ -17,7 +17,7 @@ from typing import Any
 from lvspec_sglang.bench.decoding import decode, held_out, payloads
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.miniworld import paths
-from lvspec_sglang.serving import LocalServer, together
+from lvspec_sglang.serving import LocalServer, dtype, together
 from lvspec_sglang.tiny import write_perturbed
 
 ALONE = "alone"
@@ -82,7 +82,7 @@ def _decode(server: LocalServer, prompts: list[dict[str, Any]], batch: int) -> d
 
 
 def _server(draft: Path, step_aside: dict[str, Any] | None) -> LocalServer:
-    common = ("--dtype", "float32", "--random-seed", "1")
+    common = (*dtype(), "--random-seed", "1")
     if step_aside is None:
         return LocalServer(paths().target, *common)
     return LocalServer(

@@ -22,7 +22,9 @@ def add_speed_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--in-turn", action="store_true", help="one server at a time, where two do not fit"
     )
-    bench.add_argument("--server-args", default="", help="more arguments for every server")
+    bench.add_argument(
+        "--server-args", default="", help="more arguments for every server, quoted as in a shell"
+    )
 
 
 def add_kernels_arguments(bench: argparse.ArgumentParser) -> None:

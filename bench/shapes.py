@@ -39,11 +39,6 @@ class Shape(NamedTuple):
         layer = qkv + self.hidden * self.hidden + 3 * self.hidden * self.intermediate
         return 2 * (self.layers * layer + self.hidden * self.vocab)
 
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of one token's KV in bf16."""
-        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
-
 
 SHAPES = {
     "3B": Shape(2048, 11008, 36, 16, 2, 151936, True),
@@ -64,13 +59,18 @@ def shape_of(checkpoint: Path) -> Shape:
 
 
 def write_shape(name: str, folder: Path) -> Path:
-    """Write the folder of ``SHAPES[name]`` under ``folder`` and return it."""
+    """Write the folder of ``SHAPES[name]`` under ``folder`` and return it.
+
+    It carries no measurement of relevance: LVSPEC scores the layers it scores of any target that
+    was not measured, and relaxes only requests that name a preset.
+    """
     source, shape = paths().target, SHAPES[name]
     path = folder / f"Qwen2.5-VL-{name}-shape"
     path.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         shutil.copy(source / file, path / file)
     config = json.loads((source / "config.json").read_text())
+    config.pop("lvspec", None)
     config["tie_word_embeddings"] = shape.tied
     config["text_config"] |= {
         "hidden_size": shape.hidden, "intermediate_size": shape.intermediate,

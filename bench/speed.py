@@ -1,31 +1,52 @@
 """Decoding speed side by side: SGLang alone, SGLang's own speculation where it runs, LVSPEC.
 
-One clip a request, read before the clock starts, so that what is timed is decoding. A side's
-figure at a batch size is the median of ``--repeats`` runs, taken in turn with the other sides'.
+One clip a request; what is timed is decoding, while the whole batch decodes. A side's figure at a
+batch size is the median of ``--repeats`` runs, taken in turn with the other sides'. LVSPEC drafts
+every round: it does not measure whether that pays. A batch that the KV pool has no room for is left
+out, and so is one of too short answers; its row says why.
 """
 
 import argparse
 import json
+import os
+import shlex
 import tempfile
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 
-from lvspec_sglang.bench.decoding import Asked, decode, held_out, payloads
+from lvspec_sglang.bench.decoding import (
+    COUNTED,
+    Asked,
+    Unmeasured,
+    decode,
+    held_out,
+    kv_tokens,
+    payloads,
+    warm_up,
+)
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import FPS, FRAME, SHAPES, TOKENS_A_PAIR, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, read_trace
-from lvspec_sglang.bench.timed_server import KEPT, TIMES_ENV, TRACE_ENV
+from lvspec_sglang.bench.timed_server import (
+    PHASES,
+    TIMES_ENV,
+    TRACE_ENV,
+    judging_share,
+    lines_of,
+    phases_since,
+)
 from lvspec_sglang.clips import moving_square, write_clip
-from lvspec_sglang.config import PRESETS
+from lvspec_sglang.config import CONFIG_ENV
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.serving import LocalServer, together
 
-PHASES = ("draft", "plan", "verify", "relevance", "accept", "round", "between")
 BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}  # bytes a second
+ALONE, STRICT = "SGLang alone", "LVSPEC strict"
 
 
 class Side(NamedTuple):
@@ -38,11 +59,10 @@ class Side(NamedTuple):
 
 def sides(engine: str) -> list[Side]:
     """What is compared; ``engine`` is the host's own algorithm, or empty."""
-    presets = [name for name in ("strict", "balanced", "fast", "paper") if name in PRESETS]
     return [
-        Side("SGLang alone", "alone", None),
+        Side(ALONE, "alone", None),
         *([Side(f"SGLang {engine}", engine, None)] if engine else []),
-        *(Side(f"LVSPEC {name}", "LVSPEC", name) for name in presets[:3]),
+        *(Side(f"LVSPEC {name}", "LVSPEC", name) for name in ("strict", "balanced", "fast")),
     ]
 
 
@@ -74,12 +94,14 @@ def run(arguments: argparse.Namespace) -> None:
         prompts = _prompts(arguments, bool(dummy), folder, max(batches))
         servers = _servers(arguments, target, draft, dummy, simulate, folder)
         compared = sides(arguments.host_algorithm)
-        rows = _measure(arguments, servers, compared, prompts, batches, folder / "times")
+        pools, rows = _measure(arguments, servers, compared, prompts, batches, folder / "times")
     floors = _floors(target_shape=_shape(arguments.target), draft_shape=_shape(arguments.draft),
                      steps=arguments.steps)  # fmt: skip
     record = new_record("speed") | {
         "acceptance": "simulated" if simulate else "measured",
         "weights": "dummy" if dummy else "real",
+        "counted": COUNTED,
+        "max_total_num_tokens": pools,
         "floors_ms": floors,
         "rows": rows,
     }
@@ -121,7 +143,10 @@ def _servers(
     arguments: argparse.Namespace, target: Path, draft: Path, dummy: set[str], simulate: bool,
     folder: Path,
 ) -> dict[str, LocalServer]:  # fmt: skip
-    common = ["--random-seed", "1", *arguments.server_args.split()]
+    flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flag.add_argument("--lvspec-config", default=os.environ.get(CONFIG_ENV, "{}"))
+    given, others = flag.parse_known_args(shlex.split(arguments.server_args))
+    common = ["--random-seed", "1", *others]
     common += ["--load-format", "dummy"] if dummy else []
     common += [] if torch.cuda.is_available() else ["--dtype", "float32"]
     drafting = [
@@ -130,7 +155,10 @@ def _servers(
     ]  # fmt: skip
     env = {TIMES_ENV: str(folder / "times")}
     env |= {TRACE_ENV: str(folder / "trace.json")} if simulate else {}
-    lvspec = LocalServer(target, *common, "--speculative-algorithm", "LVSPEC", *drafting, env=env)
+    lvspec = LocalServer(
+        target, *common, "--speculative-algorithm", "LVSPEC", *drafting,
+        "--lvspec-config", always_drafting(given.lvspec_config), env=env,
+    )  # fmt: skip
     module = lvspec.command.index("sglang.launch_server")
     lvspec.command[module] = "lvspec_sglang.bench.timed_server"
     found = {"alone": LocalServer(target, *common), "LVSPEC": lvspec}
@@ -141,66 +169,95 @@ def _servers(
     return found
 
 
+def always_drafting(given: str) -> str:
+    """A server's configuration ``given``, JSON or the path of it, less measuring what pays."""
+    text = given if given.lstrip().startswith("{") else Path(given).expanduser().read_text()
+    config = json.loads(text)
+    return json.dumps(config | {"step_aside": {**config.get("step_aside", {}), "measure": False}})
+
+
 def _measure(
     arguments: argparse.Namespace, servers: dict[str, LocalServer], compared: list[Side],
     prompts: list[dict[str, Any]], batches: list[int], times: Path,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> tuple[dict[str, int], list[dict[str, Any]]]:  # fmt: skip
+    """Tokens of each server's KV pool, and the rows."""
+    pools: dict[str, int] = {}
     runs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    left_out: dict[tuple[str, int], str] = {}
+    own = arguments.tokens + arguments.steps + 1
     for group in _turns(arguments.in_turn, servers):
         with together(*group):
             present = [side for side in compared if servers[side.server] in group]
             for side in present:
-                decode(servers[side.server], prompts, side.preset)
-            for _ in range(arguments.repeats):
-                for batch in batches:
-                    for side in present:
-                        before = _lines(times)
-                        figures = decode(servers[side.server], prompts[:batch], side.preset)
-                        figures["phases"] = _phases(times, before)
-                        runs[side.name, batch].append(figures)
-    return [_row(name, batch, found, runs["SGLang alone", batch])
-            for (name, batch), found in runs.items()]  # fmt: skip
+                server = servers[side.server]
+                pool = pools[side.server] = server.info()["max_total_num_tokens"]
+                prompt = warm_up(server, prompts[:1], side.preset)
+                needed = {batch: kv_tokens(prompts[:batch], prompt, own) for batch in batches}
+                for batch, need in needed.items():
+                    if need > pool:
+                        said = f"needs {need} tokens of KV, the pool has {pool}"
+                        left_out[side.name, batch] = said
+                most = max((batch for batch, need in needed.items() if need <= pool), default=1)
+                warm_up(server, prompts[:most], side.preset)
+            for _, batch, side in product(range(arguments.repeats), batches, present):
+                if (side.name, batch) in left_out:
+                    continue
+                before = lines_of(times)
+                try:
+                    figures = decode(servers[side.server], prompts[:batch], side.preset)
+                except Unmeasured as error:
+                    left_out[side.name, batch] = str(error)
+                    continue
+                figures["phases"] = phases_since(times, before, batch)
+                runs[side.name, batch].append(figures)
+    return pools, _rows(compared, batches, runs, left_out)
 
 
 def _turns(in_turn: bool, servers: dict[str, LocalServer]) -> list[list[LocalServer]]:
     return [[server] for server in servers.values()] if in_turn else [list(servers.values())]
 
 
-def _lines(times: Path) -> int:
-    return len(times.read_text().splitlines()) if times.exists() else 0
+def _rows(
+    compared: list[Side], batches: list[int], runs: dict[tuple[str, int], list[dict[str, Any]]],
+    left_out: dict[tuple[str, int], str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    rows = []
+    for batch in batches:
+        alone, strict = runs.get((ALONE, batch)), runs.get((STRICT, batch))
+        phases = _medians(strict) if strict else {}
+        for side in compared:
+            about: dict[str, Any] = {"side": side.name, "batch": batch}
+            if (side.name, batch) in left_out:
+                rows.append(about | {"left_out": left_out[side.name, batch]})
+            else:
+                rows.append(about | _figures(side, runs[side.name, batch], alone, phases))
+    return rows
 
 
-def _phases(times: Path, before: int) -> dict[str, float]:
-    """Median milliseconds of each phase of the rounds written since line ``before``.
-
-    The first of them were still held when the run before ended, and are its.
-    """
-    lines = times.read_text().splitlines()[before + 2 * KEPT :] if times.exists() else []
-    rounds = [json.loads(line) for line in lines]
-    held = {name: [r[name] for r in rounds if name in r] for name in PHASES}
-    return {name: median(values) for name, values in held.items() if values}
-
-
-def _row(
-    name: str, batch: int, runs: list[dict[str, Any]], alone: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _figures(
+    side: Side, runs: list[dict[str, Any]], alone: list[dict[str, Any]] | None,
+    strict: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """A side's figures at a batch size; ``strict`` has the milliseconds of a strict round."""
     speeds = [run["tokens_per_second"] for run in runs]
-    phases: dict[str, float] = {}
-    for phase in PHASES:
-        values = [run["phases"][phase] for run in runs if phase in run["phases"]]
-        if values and name.startswith("LVSPEC"):
-            phases[phase] = median(values)
+    phases = _medians(runs) if side.server == "LVSPEC" else {}
+    speed = median(speeds)
     return {
-        "side": name,
-        "batch": batch,
         "prompt_tokens": runs[0]["prompt_tokens"],
-        "tokens_per_second": median(speeds),
+        "seconds": median(run["seconds"] for run in runs),
+        "tokens_per_second": speed,
         "lowest": min(speeds),
         "highest": max(speeds),
-        "times_alone": median(speeds) / median(run["tokens_per_second"] for run in alone),
+        "times_alone": alone and speed / median(run["tokens_per_second"] for run in alone),
         "T": runs[-1]["accepted"],
         "ms_per_round": phases,
+        "judging_share": judging_share(strict, phases),
     }
+
+
+def _medians(runs: list[dict[str, Any]]) -> dict[str, float]:
+    values = {name: [r["phases"][name] for r in runs if name in r["phases"]] for name in PHASES}
+    return {name: median(found) for name, found in values.items() if found}
 
 
 def _floors(target_shape: Any, draft_shape: Any, steps: int) -> dict[str, float] | None:
@@ -217,10 +274,19 @@ def _print(record: dict[str, Any]) -> None:
     print(f"{record['hardware']}; acceptance {record['acceptance']}, weights {record['weights']}")
     floors = record["floors_ms"]
     print(f"floors (weights read once): {floors or 'no bandwidth known for this machine'}")
-    print(f"{'':16} batch  tokens/s (lowest-highest)  x alone      T  ms a round: {PHASES}")
-    for row in sorted(record["rows"], key=lambda row: row["batch"]):
-        spread = f"{row['tokens_per_second']:8.1f} ({row['lowest']:.1f}-{row['highest']:.1f})"
-        accepted = "     -" if row["T"] is None else f"{row['T']:6.2f}"
-        phases = " ".join(f"{row['ms_per_round'].get(phase, 0):.2f}" for phase in PHASES)
-        print(f"{row['side']:16} {row['batch']:5}  {spread:26} {row['times_alone']:7.2f} {accepted}"
-              f"  {phases if row['ms_per_round'] else '-'}")  # fmt: skip
+    print(f"tokens of KV: {record['max_total_num_tokens']}; counted: {record['counted']}")
+    print(f"{'':16} batch  tokens/s (lowest-highest)  x alone      T judging  ms a round: {PHASES}")
+    for row in record["rows"]:
+        head = f"{row['side']:16} {row['batch']:5}  "
+        print(head + (f"left out: {row['left_out']}" if "left_out" in row else _line(row)))
+
+
+def _line(row: dict[str, Any]) -> str:
+    spread = f"{row['tokens_per_second']:8.1f} ({row['lowest']:.1f}-{row['highest']:.1f})"
+    times, accepted, share = (
+        "-" if row[name] is None else f"{row[name]:.2f}" for name in ("times_alone", "T",
+        "judging_share")
+    )  # fmt: skip
+    phases = " ".join(f"{row['ms_per_round'].get(phase, 0):.2f}" for phase in PHASES)
+    return (f"{spread:26} {times:>7} {accepted:>6} {share:>7}"
+            f"  {phases if row['ms_per_round'] else '-'}")  # fmt: skip

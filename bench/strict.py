@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lvspec_sglang.serving import LocalServer
+from lvspec_sglang.serving import LocalServer, dtype
 
-COMMON = ("--dtype", "float32", "--random-seed", "1", "--enable-metrics")
+COMMON = (*dtype(), "--random-seed", "1", "--enable-metrics")
 
 
 def lvspec(target: Path, draft: Path | None, config: dict[str, Any], *more: str) -> LocalServer:

@@ -6,59 +6,59 @@ the scheduler. On a GPU the clock is the device's: events that are read once the
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 from lvspec_sglang import algorithm
+from lvspec_sglang.clock import Clock
 from lvspec_sglang.verify import accept_on
 from lvspec_sglang.verify.rule import Kind, Verdict
 
 TIMES_ENV = "LVSPEC_BENCH_TIMES"
 TRACE_ENV = "LVSPEC_BENCH_TRACE"
+PHASES = ("draft", "plan", "verify", "relevance", "accept", "round", "between")
 KEPT = 4  # rounds whose marks are held before they are read
 
 
-class Clock:
-    """Marks on the device's time line, read later and appended to a file, a line a phase."""
+class RoundClock:
+    """Times of rounds and their phases, appended to a file once the device has passed them.
 
-    def __init__(self, path: Path, on_gpu: bool) -> None:
+    A round is a JSON line: its ``batch``, requests of it, and the milliseconds of each phase.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
         self.path = path
-        self.on_gpu = on_gpu
-        self._rounds: list[list[tuple[str, Any, Any]]] = [[]]
+        self.clock = Clock(device)
+        self._rounds: list[tuple[int, list[tuple[str, Any, Any]]]] = []
+        self._phases: list[tuple[str, Any, Any]] = []
         self._last_end: Any = None
-
-    def mark(self) -> Any:
-        if not self.on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            start = self.mark()
+            start = self.clock.now()
             result = function(*args, **kwargs)
-            self._rounds[-1].append((name, start, self.mark()))
+            self._phases.append((name, start, self.clock.now()))
             return result
 
         return run
 
     def begin(self) -> Any:
         """Begin a round; what passed since the last one's end is the host's."""
-        start = self.mark()
+        start = self.clock.now()
+        self._phases = []
         if self._last_end is not None:
-            self._rounds[-1].append(("between", self._last_end, start))
+            self._phases.append(("between", self._last_end, start))
         return start
 
-    def end(self, start: Any) -> None:
-        self._last_end = self.mark()
-        self._rounds[-1].append(("round", start, self._last_end))
-        self._rounds.append([])
-        if len(self._rounds) > 2 * KEPT:
+    def end(self, start: Any, batch: int) -> None:
+        """End the round of ``batch`` requests that began at ``start``."""
+        self._last_end = self.clock.now()
+        self._rounds.append((batch, [*self._phases, ("round", start, self._last_end)]))
+        if len(self._rounds) == 2 * KEPT:
             self._write(self._rounds[:KEPT])
             del self._rounds[:KEPT]
 
@@ -66,14 +66,43 @@ class Clock:
         """A prefill comes between two rounds."""
         self._last_end = None
 
-    def _write(self, rounds: list[list[tuple[str, Any, Any]]]) -> None:
+    def _write(self, rounds: list[tuple[int, list[tuple[str, Any, Any]]]]) -> None:
         with self.path.open("a") as file:
-            for marks in rounds:
-                line: dict[str, float] = {}
-                for name, start, end in marks:
-                    passed = start.elapsed_time(end) if self.on_gpu else (end - start) * 1e3
+            for batch, phases in rounds:
+                line: dict[str, float] = {"batch": batch}
+                for name, start, end in phases:
+                    passed = self.clock.seconds(start, end) * 1e3
                     line[name] = line.get(name, 0.0) + passed
                 file.write(json.dumps(line) + "\n")
+
+
+def lines_of(times: Path) -> int:
+    """How many rounds a server has written to ``times``."""
+    return len(times.read_text().splitlines()) if times.exists() else 0
+
+
+def phases_since(times: Path, before: int, batch: int) -> dict[str, float]:
+    """Median milliseconds of each phase of the whole ``batch``'s rounds since line ``before``.
+
+    The first of them were still held when the run before ended, and are its.
+    """
+    lines = times.read_text().splitlines()[before + 2 * KEPT :] if times.exists() else []
+    rounds = [found for line in lines if (found := json.loads(line))["batch"] == batch]
+    held = {name: [r[name] for r in rounds if name in r] for name in PHASES}
+    return {name: median(values) for name, values in held.items() if values}
+
+
+def judging_share(strict: dict[str, float], relaxed: dict[str, float]) -> float | None:
+    """The share of a ``relaxed`` round that relevance and the accept rule take.
+
+    Relevance is mostly computed in the verify forward, where a strict round computes none: what it
+    costs there is by how much that forward is longer. Both rounds are given by the milliseconds of
+    their phases; None where one lacks a phase.
+    """
+    if "verify" not in strict or not {"verify", "relevance", "accept", "round"} <= relaxed.keys():
+        return None
+    inside = relaxed["verify"] - strict["verify"]
+    return (inside + relaxed["relevance"] + relaxed["accept"]) / relaxed["round"]
 
 
 class Simulated:
@@ -99,16 +128,18 @@ class Simulated:
         return verdict._replace(accept_lens=(accepted[:, 0] + 1).int(), tokens=tokens, kinds=kinds)
 
 
-def timed_worker(worker: Any, clock: Clock) -> type:
+def timed_worker(worker: Any, clock: RoundClock) -> type:
     """A subclass of LVSPEC's worker whose phases are timed."""
     from lvspec_sglang import worker as module
 
     module.prepare_verify = clock.timed("plan", module.prepare_verify)
 
     class TimedWorker(worker):
+        report: Callable[[int], None]
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            accept: Callable[..., Verdict] = accept_on(torch.device(self.device).type, self.steps)
+            accept: Callable[..., Verdict] = accept_on(torch.device(self.device).type)
             if os.environ.get(TRACE_ENV):
                 trace = json.loads(Path(os.environ[TRACE_ENV]).read_text())
                 accept = Simulated(accept, trace, self.device)
@@ -121,6 +152,7 @@ def timed_worker(worker: Any, clock: Clock) -> type:
 
         def init_attention_backends(self) -> None:
             super().init_attention_backends()
+            self.report = clock.timed("relevance", self.report)
             self.relaxation.evidence = clock.timed("relevance", self.relaxation.evidence)
             self.drafting.draft = clock.timed("draft", self.drafting.draft)
 
@@ -130,7 +162,7 @@ def timed_worker(worker: Any, clock: Clock) -> type:
                 return super().forward_batch_generation(batch, *args, **kwargs)
             start = clock.begin()
             result = super().forward_batch_generation(batch, *args, **kwargs)
-            clock.end(start)
+            clock.end(start, len(batch.reqs))
             return result
 
     return TimedWorker
@@ -138,7 +170,7 @@ def timed_worker(worker: Any, clock: Clock) -> type:
 
 def _with_clock(create: Callable[[Any], type]) -> Callable[[Any], type]:
     def create_timed(server_args: Any) -> type:
-        clock = Clock(Path(os.environ[TIMES_ENV]), server_args.device == "cuda")
+        clock = RoundClock(Path(os.environ[TIMES_ENV]), torch.device(server_args.device))
         return timed_worker(create(server_args), clock)
 
     return create_timed

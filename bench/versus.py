@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lvspec_sglang.bench.bootstrap import interval, ratios
-from lvspec_sglang.bench.rules import ALONE, DEFAULT, STRICT, Rule, curve_name, loose
+from lvspec_sglang.bench.rules import ALONE, DEFAULT, FLOOR, STRICT, Rule, curve_name, loose
 from lvspec_sglang.bench.tally import Counts, kept_samples
 from lvspec_sglang.config import PRESETS
 
@@ -31,8 +31,7 @@ def compare(
             "random", meaning["relax"]["floor"], rule, rules, counts, draws
         )
     if meaning["relax"]["rule"] == "fly":
-        floor = PRESETS["balanced"].floor if "balanced" in PRESETS else 0.0
-        found["over_default"] = _against(DEFAULT, floor, rule, rules, counts, draws)
+        found["over_default"] = _against(DEFAULT, FLOOR, rule, rules, counts, draws)
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -64,7 +64,7 @@ class Following:
 
     def watching(self, reqs: Sequence[Req]) -> AbstractContextManager[None]:
         """Around the target's prefill of ``reqs``."""
-        return self.kept.watching(reqs, can_speculate)
+        return self.kept.watching(reqs, is_readable)
 
     def begin(self, req: Req) -> None:
         """Give a request whose prompt the target has just prefilled its row."""
@@ -72,21 +72,23 @@ class Following:
         delta = getattr(mm, "mrope_position_delta", None)
         rope_delta = 0 if delta is None else int(delta.flatten()[0])
         speculated = can_speculate(req)
-        found = self.draft.embedder.family.spans(mm) if mm is not None and speculated else []
-        spans = tuple(sorted((span.start, span.stop) for span in found))
+        found = self.draft.embedder.family.spans(mm) if mm is not None and is_readable(req) else []
+        spans = tuple(sorted((span.start, span.stop) for span in found)) if speculated else ()
         stops = {*(req.eos_token_ids or ()), *(req.sampling_params.stop_token_ids or ())}
         config = self._config(req, bool(spans), stops)
         relax = config.relax
 
         scores = self._scores_before(req, row)
         device = self.relaxation.limit.device
-        kept = torch.arange(0, device=device)
-        if speculated:
-            running = (followed.videos for followed in self.by_row.values())
-            kept = self.kept.positions(req, found, len(ids), frozenset().union(*running))
-            if self.kept.fell_back:
-                # The draft's KV of this video, and of what follows it, belongs to another choice.
-                self.draft.view.forget()
+        running = (followed.videos for followed in self.by_row.values())
+        # Chosen for whoever brings a video first: others will find it in the radix cache.
+        kept = self.kept.positions(req, found, len(ids), frozenset().union(*running))
+        if self.kept.fell_back:
+            # The draft's KV of this video, and of what follows it, belongs to another choice.
+            self.draft.view.forget()
+        if not speculated:
+            kept = kept[:0]
+        else:
             videos = frozenset(content for content, _ in self.kept.videos(mm, found))
             on_device = upload(torch.tensor(ids, dtype=torch.int64), device)
             prompt = Prompt(on_device, kept, mm, rope_delta)
@@ -176,16 +178,19 @@ def prompt_digest(ids: Iterable[int], extra_key: str | None) -> Hashable:
 def can_speculate(req: Any) -> bool:
     """Whether a round may commit several tokens of this request at once.
 
-    Penalties and custom processors depend on every token before, one by one; precomputed
-    embeddings are the target's own, which the draft cannot read.
+    Penalties and custom processors depend on every token before, one by one.
     """
     params = req.sampling_params
-    items = req.multimodal_inputs.mm_items if req.multimodal_inputs is not None else []
-    return not (
+    return is_readable(req) and not (
         params.frequency_penalty
         or params.presence_penalty
         or params.repetition_penalty != 1.0
         or params.min_new_tokens
         or req.custom_logit_processor
-        or any(item.precomputed_embeddings is not None for item in items)
     )
+
+
+def is_readable(req: Any) -> bool:
+    """Whether the draft can see what the target sees: precomputed embeddings are the target's."""
+    items = req.multimodal_inputs.mm_items if req.multimodal_inputs is not None else []
+    return all(item.precomputed_embeddings is None for item in items)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,9 @@ import requests
 from lvspec_sglang.client import Client
 
 START_TIMEOUT_S = 600.0
+START_TIMEOUT_ENV = "LVSPEC_START_TIMEOUT_S"
+MEMORY = "--mem-fraction-static"
+SHARED = 0.85  # of a GPU's free memory; the rest is for what servers on it compute
 
 
 class ServerFailed(RuntimeError):
@@ -30,8 +33,21 @@ class LocalServer(Client):
     Use it as a context manager, or call ``start`` and ``stop``.
     """
 
-    def __init__(self, model: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
-        """Prepare a server of ``model`` with further command-line ``arguments``."""
+    def __init__(
+        self,
+        model: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        """Prepare a server of ``model``.
+
+        Args:
+            arguments: further ones of its command line.
+            env: added to its environment.
+            timeout_s: how long it may take to start, downloads and kernels compiled at first use
+                included; ``LVSPEC_START_TIMEOUT_S`` in the environment overrides it.
+        """
         self.port = _free_port()
         super().__init__(f"http://127.0.0.1:{self.port}")
         self.command = [
@@ -40,6 +56,7 @@ class LocalServer(Client):
             "--skip-server-warmup", *arguments,
         ]  # fmt: skip
         self.env = {**os.environ, **(env or {})}
+        self.timeout_s = float(os.environ.get(START_TIMEOUT_ENV, timeout_s))
         self.process: subprocess.Popen[bytes] | None = None
         self.log = Path(tempfile.mkstemp(prefix="lvspec-server-", suffix=".log")[1])
 
@@ -50,15 +67,11 @@ class LocalServer(Client):
                 self.command, env=self.env, stdout=log, stderr=log, start_new_session=True
             )
 
-    def wait_ready(
-        self,
-        timeout_s: float = START_TIMEOUT_S,
-        progress: Callable[[float], None] = lambda seconds: None,
-    ) -> None:
+    def wait_ready(self, progress: Callable[[float], None] = lambda seconds: None) -> None:
         """Wait until the server answers; ``progress`` is told the seconds waited.
 
         Raises:
-            ServerFailed: the process ended or ``timeout_s`` ran out.
+            ServerFailed: the process ended or its time to start ran out.
         """
         assert self.process is not None, "start() first"
         began = time.monotonic()
@@ -66,8 +79,11 @@ class LocalServer(Client):
             waited = time.monotonic() - began
             if self.process.poll() is not None:
                 raise ServerFailed(f"the server ended early:\n{self.log_tail()}")
-            if waited > timeout_s:
-                raise ServerFailed(f"no answer after {timeout_s:.0f} s:\n{self.log_tail()}")
+            if waited > self.timeout_s:
+                raise ServerFailed(
+                    f"no answer after {self.timeout_s:.0f} s; set {START_TIMEOUT_ENV} to wait "
+                    f"longer:\n{self.log_tail()}"
+                )
             try:
                 if requests.get(f"{self.url}/health", timeout=5).ok:
                     return
@@ -122,15 +138,51 @@ class LocalServer(Client):
 
 
 @contextlib.contextmanager
-def together(*servers: LocalServer) -> Iterator[None]:
-    """Start ``servers`` at once, wait until all answer, and stop them in the end."""
+def together(
+    *servers: LocalServer, wait: Callable[[LocalServer], None] = LocalServer.wait_ready
+) -> Iterator[None]:
+    """Start ``servers``, ``wait`` until all answer, and stop them in the end.
+
+    On the CPU all start at once. On a GPU one starts when the one before it is ready, with its
+    share of the memory that is free then.
+    """
     with contextlib.ExitStack() as stack:
-        for server in servers:
-            stack.callback(server.stop)
-            server.start()
-        for server in servers:
-            server.wait_ready()
+        groups = [servers]
+        if _on_gpu():
+            share_memory(servers)
+            groups = [(server,) for server in servers]
+        for group in groups:
+            for server in group:
+                stack.callback(server.stop)
+                server.start()
+            for server in group:
+                wait(server)
         yield
+
+
+def share_memory(servers: Sequence[LocalServer]) -> None:
+    """Let servers that start one after the other on a GPU all fit.
+
+    The host counts ``--mem-fraction-static`` of the memory that is free when a server starts: the
+    i-th of n, from 0, gets one part in n - i. A fraction that was given is kept, and one server
+    alone keeps the host's own.
+    """
+    if len(servers) < 2:
+        return
+    for place, server in enumerate(servers):
+        if not any(argument.startswith(MEMORY) for argument in server.command):
+            server.command += [MEMORY, f"{SHARED / (len(servers) - place):.3f}"]
+
+
+def dtype() -> tuple[str, str]:
+    """What small checkpoints are served in: a GPU's attention kernels do not take float32."""
+    return "--dtype", "bfloat16" if _on_gpu() else "float32"
+
+
+def _on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _free_port() -> int:

@@ -17,7 +17,7 @@ from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_m
 from lvspec_sglang import counters, ranks
 from lvspec_sglang.attention.chain_plan import readers
 from lvspec_sglang.attention.plain_width import plain_width
-from lvspec_sglang.config import server_config
+from lvspec_sglang.config import RelaxConfig, server_config
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel
 from lvspec_sglang.draft.self_draft import make_draft
@@ -30,7 +30,7 @@ from lvspec_sglang.spec_input import LVSpecDraftInput
 from lvspec_sglang.target_tokens import choose_target_tokens
 from lvspec_sglang.verify import accept_on
 from lvspec_sglang.verify.guards import guarded_tokens
-from lvspec_sglang.verify.rule import plain
+from lvspec_sglang.verify.rule import Evidence, plain
 from lvspec_sglang.verify_forward import prepare_verify
 
 
@@ -172,20 +172,14 @@ class LVSpecWorker(BaseSpecWorker):
         grammar_barrier: Callable[[], None] | None,
     ) -> GenerationBatchResult:
         """One target forward over the chain, the verdict, and what follows from it."""
-        rows, seq_lens = batch.req_pool_indices, batch.seq_lens
-        chain = drafted.chain
+        rows, chain = batch.req_pool_indices, drafted.chain
         tokens, width = chain[:, 1:], chain.shape[1]
         followed = [] if drafted.plain else self.following.of(batch.reqs)
         relaxed = [r for f in followed if not (r := f.config.relax).strict]
         self.relaxation.scorer.listening = bool(relaxed)
         contexts = self.following.contexts(batch.reqs)
         forward_batch, can_run_graph = prepare_verify(
-            batch,
-            chain,
-            self.draft.view,
-            self.req_to_token_pool,
-            self.target_worker,
-            contexts,
+            batch, chain, self.draft.view, self.req_to_token_pool, self.target_worker, contexts
         )
         tree = GrammarTree.from_linear_chain(chain) if batch.has_grammar else None
         logits_output = self.target_worker.forward_batch_generation(
@@ -199,25 +193,13 @@ class LVSpecWorker(BaseSpecWorker):
             device=self.device,
             barrier=grammar_barrier,
         )
-        target = choose_target_tokens(
-            self.target_worker.model_runner.sampler,
-            logits,
-            batch.sampling_info,
-            batch.spec_info.positions,
-            width,
-        )
-        evidence = None
-        if relaxed:
-            self.report(chain.numel())
-            reach = max(req.kv.kv_allocated_len for req in batch.reqs)
-            entropy = any(relax.rule == "fly" for relax in relaxed)
-            evidence = ranks.mean_evidence(
-                self.relaxation.evidence(rows, tokens, target, logits, reach, entropy)
-            )
+        sampler, positions = self.target_worker.model_runner.sampler, batch.spec_info.positions
+        target = choose_target_tokens(sampler, logits, batch.sampling_info, positions, width)
+        evidence = self._evidence(batch, tokens, target, logits, relaxed) if relaxed else None
         policy = self.relaxation.policy(rows)
         decided = plain(target) if drafted.plain else self.accept(tokens, target, policy, evidence)
         verdict = ranks.first_verdict(decided, check=self.drafting.check is not None)
-        new_seq_lens = seq_lens + verdict.accept_lens
+        new_seq_lens = batch.seq_lens + verdict.accept_lens
         publish(new_seq_lens)
         if not drafted.plain:
             self.draft.view.settle(rows, tokens, verdict.accept_lens)
@@ -247,4 +229,20 @@ class LVSpecWorker(BaseSpecWorker):
             new_seq_lens=new_seq_lens,
             next_draft_input=LVSpecDraftInput(bonus),
             extra_keep_alive_refs=[forward_batch],
+        )
+
+    def _evidence(
+        self,
+        batch: ScheduleBatch,
+        tokens: torch.Tensor,
+        target: torch.Tensor,
+        logits: torch.Tensor,
+        relaxed: list[RelaxConfig],
+    ) -> Evidence:
+        """What the verify forward under way says of the drafted ``tokens``, ``[batch, K]``."""
+        self.report(target.numel())
+        reach = max(req.kv.kv_allocated_len for req in batch.reqs)
+        entropy = any(relax.rule == "fly" for relax in relaxed)
+        return ranks.mean_evidence(
+            self.relaxation.evidence(batch.req_pool_indices, tokens, target, logits, reach, entropy)
         )

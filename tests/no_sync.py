@@ -21,6 +21,7 @@ INDEXES = {"__getitem__", "__setitem__"}
 ON_HOST = {
     ("draft/batches.py", "decode_batch"),
     ("attention/chain.py", "plan"),
+    ("attention/chain_backend.py", "plan_chain"),
     ("upload.py", "upload"),
     ("attention/chain_plan.py", "indptr"),
 }

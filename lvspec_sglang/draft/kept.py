@@ -91,7 +91,7 @@ class KeptTokens:
         """Around the target's prefill of ``reqs``: see by what to choose from new videos.
 
         Args:
-            eligible: whether a request will be drafted for.
+            eligible: whether a request's videos may be drafted from.
         """
         if self.watch is None:
             return contextlib.nullcontext()

@@ -57,6 +57,16 @@ def test_eight_users_on_one_video_pay_for_it_once(
     assert new <= after[PREFILLED] - before[PREFILLED] <= new + 2
 
 
+def test_a_video_that_nobody_drafts_from_at_first_is_chosen_from_all_the_same(
+    servers: Servers, clips: Clips
+) -> None:
+    servers.near.post("/flush_cache", {}).raise_for_status()
+    penalised = request(chat(VIDEO + "first"), 4, video=clips.other, repetition_penalty=1.3)
+    assert spent(servers.near, [penalised])[CHOSEN] == 1
+    after = spent(servers.near, [request(chat(VIDEO + "then"), 12, video=clips.other)])
+    assert after.get(CHOSEN, 0) == 0 and after["lvspec_visual_tokens_total"] > 0
+
+
 def test_the_video_of_an_evicted_prefix_is_encoded_once(servers: Servers, clips: Clips) -> None:
     """Other text before the video: nothing of it is cached, the draft's features of it are."""
     server = servers.near

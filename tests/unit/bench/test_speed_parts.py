@@ -1,17 +1,192 @@
-"""What ``lvspec bench speed`` is made of: simulated acceptance, shapes, the clock."""
+"""What ``lvspec bench speed`` is made of: what is counted, shares, simulated acceptance, shapes."""
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from lvspec_sglang.bench import speed
+from lvspec_sglang.bench.decoding import (
+    Asked,
+    Unmeasured,
+    counted,
+    decode,
+    kv_tokens,
+    payloads,
+)
 from lvspec_sglang.bench.shapes import SHAPES, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, mean_accepted, read_trace
-from lvspec_sglang.bench.timed_server import KEPT, Clock, Simulated
+from lvspec_sglang.bench.timed_server import (
+    KEPT,
+    RoundClock,
+    Simulated,
+    judging_share,
+    phases_since,
+)
 from lvspec_sglang.cli import main
 from lvspec_sglang.pairing import check_pair, check_tokenizers
+from lvspec_sglang.serving import LocalServer, ServerFailed, share_memory, together
 from lvspec_sglang.verify.rule import Kind, Policy, accept
+
+
+def test_only_what_all_decode_together_is_counted() -> None:
+    early = [(0.0, 1), (1.0, 5), (2.0, 9), (3.0, 13)]
+    late = [(1.5, 1), (2.5, 5), (3.5, 9), (4.5, 13)]
+    assert counted([early]) == (12, 3)
+    tokens, seconds = counted([early, late])
+    assert seconds == 3.0 - 1.5
+    assert tokens == (13 - 5) + (7 - 1)
+
+
+def test_it_makes_no_difference_which_event_of_a_step_comes_last() -> None:
+    one = [(0.0, 1), (1.0, 9), (2.0, 17)]
+    other = [(0.0, 1), (1.0, 9), (2.0 + 1e-9, 17), (3.0, 25)]
+    assert counted([one, other])[0] == pytest.approx(32)
+
+
+@pytest.mark.parametrize("other", [[(2.0, 1), (3.0, 9)], [(1.0, 1), (2.0, 2)]])
+def test_answers_too_short_to_meet_are_not_measured(other: list[tuple[float, int]]) -> None:
+    with pytest.raises(Unmeasured, match=r"ended .* before the last began; .* with --tokens"):
+        counted([[(0.0, 1), (1.0, 9)], other])
+
+
+class Answers:
+    """A server whose answers are two tokens, then three more a round; it remembers what it got."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def stream(self, **payload: Any) -> Iterator[dict[str, Any]]:
+        self.asked.append(payload)
+        for rounds in range(4):
+            meta = {"completion_tokens": 2 + 3 * rounds, "prompt_tokens": 7}
+            meta |= {"spec_verify_ct": rounds, "spec_num_correct_drafts": 2 * rounds}
+            yield {"meta_info": meta}
+
+
+def test_a_batch_of_one_is_counted_from_its_first_event() -> None:
+    server: Any = Answers()
+    figures = decode(server, payloads([Asked(Path("clip.mp4"), "what?")], 1, 11), "balanced")
+    assert figures["tokens_per_second"] * figures["seconds"] == pytest.approx(9)
+    assert (figures["accepted"], figures["prompt_tokens"]) == (2, 7)
+    assert server.asked[0]["text"].startswith("<|im_start|>system\n")
+    custom = server.asked[0]["sampling_params"]["custom_params"]
+    assert custom == {"lvspec": {"preset": "balanced"}}
+
+
+def test_requests_about_one_clip_share_its_kv() -> None:
+    asked = [Asked(Path(f"{number}.mp4"), "what?") for number in range(2)]
+    assert kv_tokens(payloads(asked, 3, 100), 1000, 110) == 2 * 1000 + 3 * 110
+
+
+@pytest.fixture
+def make_server() -> Iterator[Callable[..., LocalServer]]:
+    with contextlib.ExitStack() as stack:
+
+        def make(*arguments: str, **more: Any) -> LocalServer:
+            server = LocalServer(Path("nowhere"), *arguments, **more)
+            stack.callback(server.stop)
+            return server
+
+        yield make
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_servers_side_by_side_share_the_memory(
+    make_server: Callable[..., LocalServer], count: int
+) -> None:
+    servers = [make_server() for _ in range(count)]
+    share_memory(servers)
+    free, taken = 1.0, []
+    for server in servers:
+        taken.append(free * float(server.command[-1]))
+        free -= taken[-1]
+    assert min(taken) > 0.75 / count
+    assert free > 0.05
+
+
+def test_a_fraction_given_is_kept_and_one_server_keeps_the_hosts(
+    make_server: Callable[..., LocalServer],
+) -> None:
+    given, other, one = make_server("--mem-fraction-static=0.3"), make_server(), make_server()
+    before = list(one.command)
+    share_memory([given, other])
+    share_memory([one])
+    assert "--mem-fraction-static" not in given.command
+    assert other.command[-2:] == ["--mem-fraction-static", "0.850"]
+    assert one.command == before
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_on_a_gpu_a_server_starts_when_the_one_before_it_is_ready(
+    make_server: Callable[..., LocalServer], monkeypatch: pytest.MonkeyPatch, on_gpu: bool
+) -> None:
+    told: list[tuple[str, int]] = []
+    servers = [make_server(), make_server()]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(LocalServer, "start", lambda self: told.append(("start", self.port)))
+    with together(*servers, wait=lambda server: told.append(("ready", server.port))):
+        first, second = ([(what, server.port) for what in ("start", "ready")] for server in servers)
+    in_turn = [*first, *second]
+    assert told == (in_turn if on_gpu else [first[0], second[0], first[1], second[1]])
+    assert [("--mem-fraction-static" in server.command) for server in servers] == [on_gpu] * 2
+
+
+def test_the_environment_says_how_long_a_start_may_take(
+    make_server: Callable[..., LocalServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make_server(timeout_s=5).timeout_s == 5
+    monkeypatch.setenv("LVSPEC_START_TIMEOUT_S", "0")
+    server = make_server(timeout_s=5)
+    server.command = ["sleep", "60"]
+    server.start()
+    with pytest.raises(ServerFailed, match="after 0 s; set LVSPEC_START_TIMEOUT_S to wait longer"):
+        server.wait_ready()
+
+
+def test_the_bench_never_steps_aside(tmp_path: Path) -> None:
+    config = '{"keep": 0.2, "step_aside": {"above": 8, "measure": true}}'
+    path = tmp_path / "config.json"
+    path.write_text(config)
+    for given in (config, str(path)):
+        told = json.loads(speed.always_drafting(given))
+        assert told == {"keep": 0.2, "step_aside": {"above": 8, "measure": False}}
+    assert json.loads(speed.always_drafting("{}")) == {"step_aside": {"measure": False}}
+
+
+def test_what_judging_takes_is_also_in_the_verify_forward() -> None:
+    strict = {"verify": 10.0, "accept": 0.1, "round": 30.0}
+    relaxed = {"verify": 10.5, "relevance": 0.3, "accept": 0.2, "round": 31.0}
+    assert judging_share(strict, relaxed) == pytest.approx(1.0 / 31)
+    assert judging_share(strict, strict) is None
+    assert judging_share({}, relaxed) is None
+
+
+def test_a_row_left_out_says_why() -> None:
+    phases = {"verify": 10.0, "accept": 1.0, "round": 20.0}
+    runs = {
+        (side.name, 1): [
+            {
+                "tokens_per_second": 10.0,
+                "seconds": 2.0,
+                "accepted": None,
+                "prompt_tokens": 9,
+                "phases": phases | ({} if side.preset == "strict" else {"relevance": 1.0}),
+            }
+        ]
+        for side in speed.sides("")
+    }
+    left_out = {(side.name, 4): "too long" for side in speed.sides("")}
+    found = speed._rows(speed.sides(""), [1, 4], runs, left_out)
+    rows = {(row["side"], row["batch"]): row for row in found}
+    assert rows["LVSPEC balanced", 1]["judging_share"] == pytest.approx(0.1)
+    assert rows["LVSPEC strict", 1]["judging_share"] is None
+    assert rows[speed.ALONE, 1]["ms_per_round"] == {}
+    assert rows["LVSPEC fast", 4] == {"side": "LVSPEC fast", "batch": 4, "left_out": "too long"}
 
 
 def test_a_simulated_trace_has_the_mean_asked_for() -> None:
@@ -49,17 +224,27 @@ def test_a_simulated_verdict_follows_the_trace_and_the_limit() -> None:
 
 
 def test_the_clock_writes_rounds_that_have_passed(tmp_path: Path) -> None:
-    clock = Clock(tmp_path / "times", on_gpu=False)
+    clock = RoundClock(tmp_path / "times", torch.device("cpu"))
     double = clock.timed("draft", lambda x: 2 * x)
-    for _ in range(2 * KEPT + 1):
+    for batch in range(3 * KEPT):
         start = clock.begin()
         assert double(double(4)) == 16
-        clock.end(start)
+        clock.end(start, batch % 2)
     lines = [json.loads(line) for line in (tmp_path / "times").read_text().splitlines()]
-    assert len(lines) == KEPT
+    assert len(lines) == 2 * KEPT
+    assert [line["batch"] for line in lines] == [0, 1] * KEPT
     assert "between" not in lines[0]
     assert all(0 < line["draft"] < line["round"] for line in lines)
     assert all("between" in line for line in lines[1:])
+
+
+def test_phases_are_those_of_this_runs_whole_batches(tmp_path: Path) -> None:
+    before, own = [(2, 9.0)] * (3 + 2 * KEPT), [(1, 5.0), (2, 1.0), (2, 3.0)]
+    lines = [json.dumps({"batch": batch, "draft": ms}) for batch, ms in (*before, *own)]
+    path = tmp_path / "times"
+    assert phases_since(path, 0, batch=2) == {}
+    path.write_text("\n".join(lines))
+    assert phases_since(path, 3, batch=2) == {"draft": 2.0}
 
 
 def test_shapes_are_pairs_the_host_can_load(tmp_path: Path) -> None:
@@ -69,10 +254,12 @@ def test_shapes_are_pairs_the_host_can_load(tmp_path: Path) -> None:
     configs = {name: AutoConfig.from_pretrained(folder) for name, folder in folders.items()}
     for name, folder in folders.items():
         assert shape_of(folder) == SHAPES[name]
+        assert not hasattr(configs[name], "lvspec")
     check_pair(configs["32B"], configs["3B"], "32B", "3B")
     check_tokenizers(*(AutoTokenizer.from_pretrained(folders[n]) for n in ("32B", "7B")), "", "")
     billions = {name: shape.weight_bytes / 2e9 for name, shape in SHAPES.items()}
-    assert (2.7, 6.5, 31) < (billions["3B"], billions["7B"], billions["32B"]) < (3.2, 7.2, 33)
+    for name, low, high in (("3B", 2.7, 3.2), ("7B", 6.5, 7.2), ("32B", 31, 33)):
+        assert low < billions[name] < high
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
