@@ -14,8 +14,7 @@ import tempfile
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -32,29 +31,12 @@ from lvspec_sglang.bench.decoding import (
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import FPS, FRAME, SHAPES, TOKENS_A_PAIR, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, read_trace
-from lvspec_sglang.bench.timed_server import (
-    PHASES,
-    TIMES_ENV,
-    TRACE_ENV,
-    judging_share,
-    lines_of,
-    phases_since,
-)
+from lvspec_sglang.bench.speed_table import ALONE, Side, floors_of, rows_of, show
+from lvspec_sglang.bench.timed_server import TIMES_ENV, TRACE_ENV, lines_of, phases_since
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.config import CONFIG_ENV
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.serving import LocalServer, together
-
-BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}  # bytes a second
-ALONE, STRICT = "SGLang alone", "LVSPEC strict"
-
-
-class Side(NamedTuple):
-    """One way to decode: which server, and what its requests ask for."""
-
-    name: str
-    server: str
-    preset: str | None
 
 
 def sides(engine: str) -> list[Side]:
@@ -95,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         servers = _servers(arguments, target, draft, dummy, simulate, folder)
         compared = sides(arguments.host_algorithm)
         pools, rows = _measure(arguments, servers, compared, prompts, batches, folder / "times")
-    floors = _floors(target_shape=_shape(arguments.target), draft_shape=_shape(arguments.draft),
+    floors = floors_of(target_shape=_shape(arguments.target), draft_shape=_shape(arguments.draft),
                      steps=arguments.steps)  # fmt: skip
     record = new_record("speed") | {
         "acceptance": "simulated" if simulate else "measured",
@@ -105,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         "floors_ms": floors,
         "rows": rows,
     }
-    _print(record)
+    show(record)
     if arguments.json:
         write_record(arguments.json, record)
 
@@ -210,83 +192,8 @@ def _measure(
                     continue
                 figures["phases"] = phases_since(times, before, batch)
                 runs[side.name, batch].append(figures)
-    return pools, _rows(compared, batches, runs, left_out)
+    return pools, rows_of(compared, batches, runs, left_out)
 
 
 def _turns(in_turn: bool, servers: dict[str, LocalServer]) -> list[list[LocalServer]]:
     return [[server] for server in servers.values()] if in_turn else [list(servers.values())]
-
-
-def _rows(
-    compared: list[Side], batches: list[int], runs: dict[tuple[str, int], list[dict[str, Any]]],
-    left_out: dict[tuple[str, int], str],
-) -> list[dict[str, Any]]:  # fmt: skip
-    rows = []
-    for batch in batches:
-        alone, strict = runs.get((ALONE, batch)), runs.get((STRICT, batch))
-        phases = _medians(strict) if strict else {}
-        for side in compared:
-            about: dict[str, Any] = {"side": side.name, "batch": batch}
-            if (side.name, batch) in left_out:
-                rows.append(about | {"left_out": left_out[side.name, batch]})
-            else:
-                rows.append(about | _figures(side, runs[side.name, batch], alone, phases))
-    return rows
-
-
-def _figures(
-    side: Side, runs: list[dict[str, Any]], alone: list[dict[str, Any]] | None,
-    strict: dict[str, float],
-) -> dict[str, Any]:  # fmt: skip
-    """A side's figures at a batch size; ``strict`` has the milliseconds of a strict round."""
-    speeds = [run["tokens_per_second"] for run in runs]
-    phases = _medians(runs) if side.server == "LVSPEC" else {}
-    speed = median(speeds)
-    return {
-        "prompt_tokens": runs[0]["prompt_tokens"],
-        "seconds": median(run["seconds"] for run in runs),
-        "tokens_per_second": speed,
-        "lowest": min(speeds),
-        "highest": max(speeds),
-        "times_alone": alone and speed / median(run["tokens_per_second"] for run in alone),
-        "T": runs[-1]["accepted"],
-        "ms_per_round": phases,
-        "judging_share": judging_share(strict, phases),
-    }
-
-
-def _medians(runs: list[dict[str, Any]]) -> dict[str, float]:
-    values = {name: [r["phases"][name] for r in runs if name in r["phases"]] for name in PHASES}
-    return {name: median(found) for name, found in values.items() if found}
-
-
-def _floors(target_shape: Any, draft_shape: Any, steps: int) -> dict[str, float] | None:
-    """Milliseconds to read the weights once for a token alone, and for a round; batch 1, no KV."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    if name not in BANDWIDTH:
-        return None
-    token = target_shape.weight_bytes / BANDWIDTH[name] * 1e3
-    return {"token_alone": token,
-            "round": token + steps * draft_shape.weight_bytes / BANDWIDTH[name] * 1e3}  # fmt: skip
-
-
-def _print(record: dict[str, Any]) -> None:
-    print(f"{record['hardware']}; acceptance {record['acceptance']}, weights {record['weights']}")
-    floors = record["floors_ms"]
-    print(f"floors (weights read once): {floors or 'no bandwidth known for this machine'}")
-    print(f"tokens of KV: {record['max_total_num_tokens']}; counted: {record['counted']}")
-    print(f"{'':16} batch  tokens/s (lowest-highest)  x alone      T judging  ms a round: {PHASES}")
-    for row in record["rows"]:
-        head = f"{row['side']:16} {row['batch']:5}  "
-        print(head + (f"left out: {row['left_out']}" if "left_out" in row else _line(row)))
-
-
-def _line(row: dict[str, Any]) -> str:
-    spread = f"{row['tokens_per_second']:8.1f} ({row['lowest']:.1f}-{row['highest']:.1f})"
-    times, accepted, share = (
-        "-" if row[name] is None else f"{row[name]:.2f}" for name in ("times_alone", "T",
-        "judging_share")
-    )  # fmt: skip
-    phases = " ".join(f"{row['ms_per_round'].get(phase, 0):.2f}" for phase in PHASES)
-    return (f"{spread:26} {times:>7} {accepted:>6} {share:>7}"
-            f"  {phases if row['ms_per_round'] else '-'}")  # fmt: skip

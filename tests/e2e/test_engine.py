@@ -55,7 +55,7 @@ def test_the_gpus_attention_path_in_torch_answers_as_the_target_alone(
         request(chat(VIDEO + "long"), video=clips.long),
         request(VIDEO, video=clips.other),
         request(chat(VIDEO + "loosely"), tokens=60, video=clips.short, **loose),
-        request(chat(VIDEO + "again"), video=clips.short, repetition_penalty=1.3),
+        request(chat(VIDEO + "again"), video=clips.short, frequency_penalty=0.6),
     ]
     notes = tmp_path / "notes"
     done = subprocess.run(

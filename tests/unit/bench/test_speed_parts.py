@@ -20,6 +20,7 @@ from lvspec_sglang.bench.decoding import (
 )
 from lvspec_sglang.bench.shapes import SHAPES, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, mean_accepted, read_trace
+from lvspec_sglang.bench.speed_table import ALONE, rows_of
 from lvspec_sglang.bench.timed_server import (
     KEPT,
     RoundClock,
@@ -181,11 +182,11 @@ def test_a_row_left_out_says_why() -> None:
         for side in speed.sides("")
     }
     left_out = {(side.name, 4): "too long" for side in speed.sides("")}
-    found = speed._rows(speed.sides(""), [1, 4], runs, left_out)
+    found = rows_of(speed.sides(""), [1, 4], runs, left_out)
     rows = {(row["side"], row["batch"]): row for row in found}
     assert rows["LVSPEC balanced", 1]["judging_share"] == pytest.approx(0.1)
     assert rows["LVSPEC strict", 1]["judging_share"] is None
-    assert rows[speed.ALONE, 1]["ms_per_round"] == {}
+    assert rows[ALONE, 1]["ms_per_round"] == {}
     assert rows["LVSPEC fast", 4] == {"side": "LVSPEC fast", "batch": 4, "left_out": "too long"}
 
 

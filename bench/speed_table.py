@@ -1,0 +1,96 @@
+"""The table of a speed run: a row a side and batch size, beside what the hardware allows."""
+
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+from lvspec_sglang.bench.timed_server import PHASES, judging_share
+
+BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}  # bytes a second
+ALONE, STRICT = "SGLang alone", "LVSPEC strict"
+
+
+class Side(NamedTuple):
+    """One way to decode: which server, and what its requests ask for."""
+
+    name: str
+    server: str
+    preset: str | None
+
+
+def rows_of(
+    compared: list[Side], batches: list[int], runs: dict[tuple[str, int], list[dict[str, Any]]],
+    left_out: dict[tuple[str, int], str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A row for each side at each batch size, those left out with the reason."""
+    rows = []
+    for batch in batches:
+        alone, strict = runs.get((ALONE, batch)), runs.get((STRICT, batch))
+        phases = _medians(strict) if strict else {}
+        for side in compared:
+            about: dict[str, Any] = {"side": side.name, "batch": batch}
+            if (side.name, batch) in left_out:
+                rows.append(about | {"left_out": left_out[side.name, batch]})
+            else:
+                rows.append(about | _figures(side, runs[side.name, batch], alone, phases))
+    return rows
+
+
+def _figures(
+    side: Side, runs: list[dict[str, Any]], alone: list[dict[str, Any]] | None,
+    strict: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """A side's figures at a batch size; ``strict`` has the milliseconds of a strict round."""
+    speeds = [run["tokens_per_second"] for run in runs]
+    phases = _medians(runs) if side.server == "LVSPEC" else {}
+    speed = median(speeds)
+    return {
+        "prompt_tokens": runs[0]["prompt_tokens"],
+        "seconds": median(run["seconds"] for run in runs),
+        "tokens_per_second": speed,
+        "lowest": min(speeds),
+        "highest": max(speeds),
+        "times_alone": alone and speed / median(run["tokens_per_second"] for run in alone),
+        "T": runs[-1]["accepted"],
+        "ms_per_round": phases,
+        "judging_share": judging_share(strict, phases),
+    }
+
+
+def _medians(runs: list[dict[str, Any]]) -> dict[str, float]:
+    values = {name: [r["phases"][name] for r in runs if name in r["phases"]] for name in PHASES}
+    return {name: median(found) for name, found in values.items() if found}
+
+
+def floors_of(target_shape: Any, draft_shape: Any, steps: int) -> dict[str, float] | None:
+    """Milliseconds to read the weights once for a token alone, and for a round; batch 1, no KV."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    if name not in BANDWIDTH:
+        return None
+    token = target_shape.weight_bytes / BANDWIDTH[name] * 1e3
+    return {"token_alone": token,
+            "round": token + steps * draft_shape.weight_bytes / BANDWIDTH[name] * 1e3}  # fmt: skip
+
+
+def show(record: dict[str, Any]) -> None:
+    """Print a record."""
+    print(f"{record['hardware']}; acceptance {record['acceptance']}, weights {record['weights']}")
+    floors = record["floors_ms"]
+    print(f"floors (weights read once): {floors or 'no bandwidth known for this machine'}")
+    print(f"tokens of KV: {record['max_total_num_tokens']}; counted: {record['counted']}")
+    print(f"{'':16} batch  tokens/s (lowest-highest)  x alone      T judging  ms a round: {PHASES}")
+    for row in record["rows"]:
+        head = f"{row['side']:16} {row['batch']:5}  "
+        print(head + (f"left out: {row['left_out']}" if "left_out" in row else _line(row)))
+
+
+def _line(row: dict[str, Any]) -> str:
+    spread = f"{row['tokens_per_second']:8.1f} ({row['lowest']:.1f}-{row['highest']:.1f})"
+    times, accepted, share = (
+        "-" if row[name] is None else f"{row[name]:.2f}" for name in ("times_alone", "T",
+        "judging_share")
+    )  # fmt: skip
+    phases = " ".join(f"{row['ms_per_round'].get(phase, 0):.2f}" for phase in PHASES)
+    return (f"{spread:26} {times:>7} {accepted:>6} {share:>7}"
+            f"  {phases if row['ms_per_round'] else '-'}")  # fmt: skip
