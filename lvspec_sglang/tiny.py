@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class TinyShape:
-    """Sizes of a tiny Qwen2.5-VL language model; the vision tower is fixed and small."""
+    """Sizes of a tiny language model; the vision tower is fixed and small."""
 
     hidden: int = 128
     layers: int = 4
@@ -48,11 +48,52 @@ DRAFT = TinyShape(hidden=64, layers=2, heads=2, kv_heads=1, vocab=448)
 
 def write_qwen2_5_vl(path: Path, shape: TinyShape, seed: int) -> Path:
     """Write a random Qwen2.5-VL checkpoint (fp32) with tokenizer and processor; return ``path``."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+    )
 
-    ids = _write_processor(path)
-    config = Qwen2_5_VLConfig(
-        text_config={
+    ids = _write_processor(path, Qwen2_5_VLProcessor)
+    vision = _VISION | {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "out_hidden_size": shape.hidden,
+        "fullatt_block_indexes": [1],
+        "window_size": 112,
+    }
+    config = Qwen2_5_VLConfig(vision_config=vision, **_rest(shape, ids))
+    return _write_model(path, Qwen2_5_VLForConditionalGeneration, config, seed)
+
+
+def write_qwen2_vl(path: Path, shape: TinyShape, seed: int) -> Path:
+    """Write a random Qwen2-VL checkpoint (fp32) with tokenizer and processor; return ``path``."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+
+    ids = _write_processor(path, Qwen2VLProcessor)
+    vision = _VISION | {
+        "embed_dim": 64,
+        "mlp_ratio": 2,
+        "hidden_size": shape.hidden,
+        "in_chans": 3,  # as published checkpoints say, and the host reads
+    }
+    config = Qwen2VLConfig(vision_config=vision, **_rest(shape, ids))
+    return _write_model(path, Qwen2VLForConditionalGeneration, config, seed)
+
+
+_VISION: dict[str, Any] = {
+    "depth": 2,
+    "num_heads": 2,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+
+
+def _rest(shape: TinyShape, ids: dict[str, int]) -> dict[str, Any]:
+    """A configuration but for its vision tower."""
+    return {
+        "text_config": {
             "vocab_size": shape.vocab,
             "hidden_size": shape.hidden,
             "intermediate_size": 2 * shape.hidden,
@@ -69,28 +110,19 @@ def write_qwen2_5_vl(path: Path, shape: TinyShape, seed: int) -> Path:
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
         },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 2,
-            "out_hidden_size": shape.hidden,
-            "fullatt_block_indexes": [1],
-            "patch_size": 14,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": 112,
-        },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=False,
-    )
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "tie_word_embeddings": False,
+    }
+
+
+def _write_model(path: Path, model_class: Any, config: Any, seed: int) -> Path:
     torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(config)
+    model = model_class(config)
     spread_weights(model)
-    model.generation_config.eos_token_id = ids["<|im_end|>"]
+    model.generation_config.eos_token_id = config.text_config.eos_token_id
     model.save_pretrained(path)
     return path
 
@@ -153,14 +185,14 @@ def byte_tokenizer(special_tokens: tuple[str, ...], chat_template: str) -> Any:
     return tokenizer
 
 
-def _write_processor(path: Path) -> dict[str, int]:
-    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+def _write_processor(path: Path, processor_class: Any) -> dict[str, int]:
+    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     tokenizer = byte_tokenizer(SPECIAL_TOKENS, CHAT_TEMPLATE)
     tokenizer.image_token = "<|image_pad|>"
     tokenizer.video_token = "<|video_pad|>"
     path.mkdir(parents=True, exist_ok=True)
-    Qwen2_5_VLProcessor(
+    processor_class(
         image_processor=Qwen2VLImageProcessor(min_pixels=4 * 784, max_pixels=64 * 784),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(min_pixels=4 * 784, max_pixels=64 * 784),
