@@ -79,18 +79,15 @@ class Following:
         relax = config.relax
 
         scores = self._scores_before(req, row)
-        device = self.relaxation.limit.device
         running = (followed.videos for followed in self.by_row.values())
         # Chosen for whoever brings a video first: others will find it in the radix cache.
         kept = self.kept.positions(req, found, len(ids), frozenset().union(*running))
         if self.kept.fell_back:
             # The draft's KV of this video, and of what follows it, belongs to another choice.
             self.draft.view.forget()
-        if not speculated:
-            kept = kept[:0]
-        else:
+        if speculated:
             videos = frozenset(content for content, _ in self.kept.videos(mm, found))
-            on_device = upload(torch.tensor(ids, dtype=torch.int64), device)
+            on_device = upload(torch.tensor(ids, dtype=torch.int64), kept.device)
             prompt = Prompt(on_device, kept, mm, rope_delta)
             prefix = prompt_digest(ids[: spans[-1][1]], req.extra_key) if spans else None
             self.by_row[row] = Followed(req, prompt, config, spans, prefix, videos)
@@ -98,7 +95,7 @@ class Following:
             count("visual_tokens", dropped, draft="dropped")
             seen = sum(stop - start for start, stop in spans)
             count("visual_tokens", seen - dropped, draft="kept")
-        self.draft.view.begin(row, kept, len(ids), rope_delta)
+        self.draft.view.begin(row, kept if speculated else kept[:0], len(ids), rope_delta)
         self.relaxation.begin(
             row,
             self.steps if speculated else 0,

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import decord
 import pytest
 import torch
 from prometheus_client import REGISTRY
@@ -88,15 +89,19 @@ def test_a_video_opens_only_with_the_patch_where_ffmpeg_is_missing(
 
 
 def test_a_damaged_video_is_a_value_error_only_with_the_patch(
-    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+    clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(self: object, indices: list[int]) -> torch.Tensor:
-        raise RuntimeError("decoder: invalid data")
-
-    with pytest.raises(RuntimeError):
-        damaged(None, [0])
-    with pytest.raises(ValueError, match="Could not decode video: decoder: invalid data"):
-        video_decoder.sample_frames(damaged, None, [0])
+    monkeypatch.setattr(host_decoder, "_BACKEND", "decord")
+    whole = clip.read_bytes()
+    begin, end = whole.find(b"mdat") + 4, whole.find(b"moov") - 4
+    gap = (end - begin) // 2
+    clip.write_bytes(whole[: begin + gap] + bytes(end - begin - gap) + whole[end:])
+    opened = host_decoder.VideoDecoderWrapper(str(clip))
+    sample = unpatched(host_decoder.VideoDecoderWrapper.get_frames_as_tensor)
+    with pytest.raises(decord.DECORDError):
+        sample(opened, [0, 24, 47])
+    with pytest.raises(ValueError, match="Could not decode video"):
+        video_decoder.sample_frames(sample, opened, [0, 24, 47])
 
 
 def test_a_misspelt_key_passes_the_host_and_not_the_patch() -> None:
