@@ -66,7 +66,11 @@ def validate_server_args(server_args: Any) -> None:
         ValueError: an argument, a configuration or a pair of checkpoints that LVSPEC cannot work
             with.
     """
-    from sglang.srt.utils.hf_transformers_utils import get_config, get_tokenizer
+    from sglang.srt.utils.hf_transformers_utils import (
+        get_config,
+        get_hf_text_config,
+        get_tokenizer,
+    )
 
     from lvspec_sglang.pairing import check_pair, check_tokenizers
     from lvspec_sglang.relevance.measured import check_layers
@@ -81,7 +85,7 @@ def validate_server_args(server_args: Any) -> None:
     trust = server_args.trust_remote_code
     target_config = get_config(target, trust)
     check_pair(target_config, get_config(draft, trust), target, draft)
-    check_layers(config, target_config)
+    check_layers(config, target_config, get_hf_text_config(target_config).num_hidden_layers)
     if not server_args.skip_tokenizer_init:
         check_tokenizers(
             get_tokenizer(server_args.tokenizer_path or target, trust_remote_code=trust),

@@ -47,15 +47,17 @@ class Measured(NamedTuple):
         return cls(layers, scores)
 
 
-def check_layers(config: LVSpecConfig, target: Any) -> None:
-    """Whether ``target``, its transformers configuration, has the layers that are to be read.
+def check_layers(config: LVSpecConfig, target: Any, count: int) -> None:
+    """Whether a target of ``count`` layers has those that are to be read.
+
+    Args:
+        target: its transformers configuration.
 
     Raises:
         ValueError: it does not, or as ``Measured.of``.
     """
     measured = measured_for(config, target)
     layers = measured.layers if measured else config.layers
-    count = target.get_text_config().num_hidden_layers
     if any(layer >= count for layer in layers):
         raise ValueError(f"layers {list(layers)}: the target has layers 0 to {count - 1}")
 

@@ -64,6 +64,6 @@ def test_the_mini_target_was_measured() -> None:
 
     config = AutoConfig.from_pretrained(paths().target)
     assert Measured.of(config) is not None
-    check_layers(LVSpecConfig(), config)
+    check_layers(LVSpecConfig(), config, 14)
     with pytest.raises(ValueError, match=r"layers \[14\]: the target has layers 0 to 13"):
-        check_layers(LVSpecConfig(layers=(14,)), config)
+        check_layers(LVSpecConfig(layers=(14,)), config, 14)
