@@ -90,8 +90,8 @@ def main() -> None:
 
     # The second time the videos are in the radix cache, so that all share their slots. Last come
     # requests that nobody drafts for: one alone, whose rounds are padded, then too many for that.
-    *payloads, penalised = payloads
-    results = [*ask(payloads), *ask(payloads), *ask([penalised]), *ask([penalised] * 3)]
+    *payloads, undrafted = payloads
+    results = [*ask(payloads), *ask(payloads), *ask([undrafted]), *ask([undrafted] * 3)]
     print(json.dumps({"results": results}), flush=True)
     engine.shutdown()
 
