@@ -170,7 +170,9 @@ def timed_worker(worker: Any, clock: RoundClock) -> type:
 
 def _with_clock(create: Callable[[Any], type]) -> Callable[[Any], type]:
     def create_timed(server_args: Any) -> type:
-        clock = RoundClock(Path(os.environ[TIMES_ENV]), torch.device(server_args.device))
+        clock = RoundClock(
+            Path(os.environ[TIMES_ENV]), torch.device(algorithm.resolved_device(server_args))
+        )
         return timed_worker(create(server_args), clock)
 
     return create_timed

@@ -96,12 +96,19 @@ def validate_server_args(server_args: Any) -> None:
     patches.apply((*patches.LVSPEC, *(patches.CPU_PLATFORM if platform.applies() else ())))
 
 
+def resolved_device(server_args: Any) -> str:
+    """``cuda`` or ``cpu``: the arguments themselves hold only what the user typed."""
+    from sglang.srt.arg_groups.overrides import resolving_view
+
+    return str(resolving_view(server_args).device)
+
+
 def create_worker(server_args: Any) -> type:
     """Patch the scheduler's process and return the worker class for it."""
     from lvspec_sglang.worker import LVSpecWorker
 
     patches.apply(patches.LVSPEC)
-    if server_args.device == "cuda":
+    if resolved_device(server_args) == "cuda":
         from lvspec_sglang.attention import flashinfer
 
         flashinfer.register()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lvspec_sglang import host, platform
-from lvspec_sglang.algorithm import LVSpecAlgorithm
+from lvspec_sglang.algorithm import LVSpecAlgorithm, resolved_device
 from lvspec_sglang.pairing import check_pair, check_tokenizers
 from lvspec_sglang.refusals import check_server_args
 
@@ -23,6 +23,11 @@ FINE: dict[str, Any] = {
     "enable_hisparse": False, "enable_unified_cache_external_linker": False,
     "tokenizer_worker_num": 1, "radix_cache_backend": None,
 }  # fmt: skip
+
+
+def test_the_device_is_what_the_host_resolved() -> None:
+    args = SimpleNamespace(device=None, _resolved_overrides=[("platform", {"device": "cuda"})])
+    assert resolved_device(args) == "cuda"
 
 
 def test_ordinary_arguments_are_fine() -> None:
