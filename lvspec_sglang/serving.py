@@ -143,15 +143,17 @@ def together(
 ) -> Iterator[None]:
     """Start ``servers``, ``wait`` until all answer, and stop them in the end.
 
-    On the CPU all start at once. On a GPU one starts when the one before it is ready, with its
-    share of the memory that is free then.
+    On the CPU as many start at once as it has cores: more would starve each other until the host
+    gives one up. On a GPU one starts when the one before it is ready, with its share of the memory
+    that is free then.
     """
     with contextlib.ExitStack() as stack:
-        groups = [servers]
+        at_once = os.cpu_count() or 1
         if _on_gpu():
             share_memory(servers)
-            groups = [(server,) for server in servers]
-        for group in groups:
+            at_once = 1
+        for first in range(0, len(servers), at_once):
+            group = servers[first : first + at_once]
             for server in group:
                 stack.callback(server.stop)
                 server.start()
