@@ -34,7 +34,7 @@ from lvspec_sglang.bench.simulated import accepted_trace, read_trace
 from lvspec_sglang.bench.speed_table import ALONE, Side, floors_of, rows_of, show
 from lvspec_sglang.bench.timed_server import TIMES_ENV, TRACE_ENV, lines_of, phases_since
 from lvspec_sglang.clips import moving_square, write_clip
-from lvspec_sglang.config import CONFIG_ENV
+from lvspec_sglang.config import CONFIG_ENV, read_server
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.serving import LocalServer, together
 
@@ -153,8 +153,7 @@ def _servers(
 
 def always_drafting(given: str) -> str:
     """A server's configuration ``given``, JSON or the path of it, less measuring what pays."""
-    text = given if given.lstrip().startswith("{") else Path(given).expanduser().read_text()
-    config = json.loads(text)
+    config = read_server(given)
     return json.dumps(config | {"step_aside": {**config.get("step_aside", {}), "measure": False}})
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lvspec_sglang.bench.timed_server import PHASES, judging_share
+from lvspec_sglang.bench.timed_server import PHASES, judging_share, medians
 
 BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}  # bytes a second
 ALONE, STRICT = "SGLang alone", "LVSPEC strict"
@@ -59,8 +59,7 @@ def _figures(
 
 
 def _medians(runs: list[dict[str, Any]]) -> dict[str, float]:
-    values = {name: [r["phases"][name] for r in runs if name in r["phases"]] for name in PHASES}
-    return {name: median(found) for name, found in values.items() if found}
+    return medians([run["phases"] for run in runs])
 
 
 def floors_of(target_shape: Any, draft_shape: Any, steps: int) -> dict[str, float] | None:

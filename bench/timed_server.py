@@ -6,7 +6,7 @@ the scheduler. On a GPU the clock is the device's: events that are read once the
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -87,7 +87,11 @@ def phases_since(times: Path, before: int, batch: int) -> dict[str, float]:
     The first of them were still held when the run before ended, and are its.
     """
     lines = times.read_text().splitlines()[before + 2 * KEPT :] if times.exists() else []
-    rounds = [found for line in lines if (found := json.loads(line))["batch"] == batch]
+    return medians([found for line in lines if (found := json.loads(line))["batch"] == batch])
+
+
+def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median of each phase over ``rounds``, of those that have it."""
     held = {name: [r[name] for r in rounds if name in r] for name in PHASES}
     return {name: median(values) for name, values in held.items() if values}
 

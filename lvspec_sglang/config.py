@@ -224,11 +224,11 @@ def _relax(given: dict[str, Any], default: RelaxConfig, more: tuple[str, ...]) -
     return replace(default, **given)
 
 
-def parse_server(text: str) -> LVSpecConfig:
-    """A server's configuration from JSON ``text`` or the path of a JSON file.
+def read_server(text: str) -> dict[str, Any]:
+    """A server's JSON object, from ``text`` or the path of a JSON file.
 
     Raises:
-        ValueError: neither JSON nor a file, an unknown key, a wrong type or an out-of-range value.
+        ValueError: neither JSON nor a file, or no object.
     """
     stripped = text.strip()
     if not stripped.startswith("{"):
@@ -240,9 +240,18 @@ def parse_server(text: str) -> LVSpecConfig:
             )
         stripped = path.read_text()
     try:
-        given = _object("lvspec config", json.loads(stripped))
+        return _object("lvspec config", json.loads(stripped))
     except json.JSONDecodeError as error:
         raise ValueError(f"lvspec config is not JSON: {error}") from error
+
+
+def parse_server(text: str) -> LVSpecConfig:
+    """A server's configuration from JSON ``text`` or the path of a JSON file.
+
+    Raises:
+        ValueError: as ``read_server``; an unknown key, a wrong type or an out-of-range value.
+    """
+    given = read_server(text)
     relax_keys = {item.name for item in fields(RelaxConfig)} | {"preset"}
     named = {key: given.pop(key) for key in relax_keys & given.keys()}
     relax = _relax(named, RelaxConfig(), ()) if named else None

@@ -49,14 +49,20 @@ class Relaxation:
         self.ring = ScoreRing(rows, device=device)
         self.reference = torch.tensor(reference, dtype=torch.float32, device=device)
         self.stops = torch.full((rows, MAX_STOP_TOKENS), NO_TOKEN, device=device)
-        self.limit = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.ratio = torch.zeros(rows, device=device)
-        self.floor = torch.zeros(rows, device=device)
-        self.draft_shift = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.target_shift = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.fly = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.fly_entropy_threshold = torch.zeros(rows, device=device)
-        self.fly_window_size = torch.zeros(rows, dtype=torch.int64, device=device)
+
+        def column(dtype: torch.dtype) -> torch.Tensor:
+            return torch.zeros(rows, dtype=dtype, device=device)
+
+        self.policies = Policy(
+            limit=column(torch.int64),
+            ratio=column(torch.float32),
+            floor=column(torch.float32),
+            draft_shift=column(torch.int64),
+            target_shift=column(torch.int64),
+            fly=column(torch.bool),
+            fly_entropy_threshold=column(torch.float32),
+            fly_window_size=column(torch.int64),
+        )
 
     def begin(
         self,
@@ -81,27 +87,22 @@ class Relaxation:
         self.stops[row] = NO_TOKEN
         given = torch.tensor(stop_tokens, dtype=torch.int64)
         self.stops[row, : len(stop_tokens)] = upload(given, self.stops.device)
-        self.limit[row].fill_(limit)
-        self.ratio[row].fill_(relax.loose_ratio)
-        self.floor[row].fill_(relax.floor)
-        self.draft_shift[row].fill_(relax.draft_shift)
-        self.target_shift[row].fill_(relax.target_shift)
-        self.fly[row].fill_(relax.rule == "fly")
-        self.fly_entropy_threshold[row].fill_(relax.fly_entropy_threshold)
-        self.fly_window_size[row].fill_(relax.fly_window_size)
+        policy = {
+            "limit": limit,
+            "ratio": relax.loose_ratio,
+            "floor": relax.floor,
+            "draft_shift": relax.draft_shift,
+            "target_shift": relax.target_shift,
+            "fly": relax.rule == "fly",
+            "fly_entropy_threshold": relax.fly_entropy_threshold,
+            "fly_window_size": relax.fly_window_size,
+        }
+        for name, value in policy.items():
+            getattr(self.policies, name)[row].fill_(value)
 
     def policy(self, rows: torch.Tensor) -> Policy:
         """The policies of ``rows``, ``[batch]``."""
-        return Policy(
-            limit=self.limit[rows],
-            ratio=self.ratio[rows],
-            floor=self.floor[rows],
-            draft_shift=self.draft_shift[rows],
-            target_shift=self.target_shift[rows],
-            fly=self.fly[rows],
-            fly_entropy_threshold=self.fly_entropy_threshold[rows],
-            fly_window_size=self.fly_window_size[rows],
-        )
+        return Policy(*(column[rows] for column in self.policies))
 
     def evidence(
         self,

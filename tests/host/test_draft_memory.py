@@ -12,7 +12,11 @@ from sglang.srt.model_executor.pool_configurator import DefaultPoolConfigurator
 from transformers import Qwen2Config
 
 from lvspec_sglang.config import CONFIG_ENV
+from lvspec_sglang.draft.kv_view import DraftKVView
 from lvspec_sglang.patches import draft_memory
+from lvspec_sglang.relaxation import Relaxation
+from lvspec_sglang.relevance.random import RandomScores
+from lvspec_sglang.sat_out import SatOut
 
 LENGTH = 4096
 ROWS = 16
@@ -83,8 +87,16 @@ def test_the_draft_is_counted_by_its_own_heads_only_with_the_patch(draft: Any, k
     # The tables of every row, out of the memory that is left for the pool.
     room = 1 << 30
     assert configurator.calculate_pool_sizes(room, 1).max_total_num_tokens == (
-        (room - ROWS * LENGTH * draft_memory.ROW_BYTES) // configurator._cell_size
+        (room - ROWS * LENGTH * 21) // configurator._cell_size
     )
+
+
+def test_a_rows_tables_take_what_is_counted_for_them() -> None:
+    slots = torch.zeros(ROWS, LENGTH, dtype=torch.int32)
+    view = DraftKVView(slots, slots.clone(), slots=1)
+    relaxation = Relaxation("predicting", RandomScores(()), ROWS, LENGTH, slots[0, :1] > 0)
+    tables = view.kept, view.draft_table, SatOut(view).text, relaxation.visual
+    assert sum(table.nbytes for table in tables) == ROWS * LENGTH * draft_memory.ROW_BYTES
 
 
 def test_self_speculation_costs_no_kv() -> None:
