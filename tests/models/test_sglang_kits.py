@@ -178,7 +178,7 @@ def checked() -> Iterator[LocalServer]:
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[LocalServer]:
     """LVSPEC with room for four requests and short timeouts."""
-    timeouts = {"SGLANG_REQ_WAITING_TIMEOUT": "1", "SGLANG_REQ_RUNNING_TIMEOUT": "20"}
+    timeouts = {"SGLANG_REQ_WAITING_TIMEOUT": "1", "SGLANG_REQ_RUNNING_TIMEOUT": "40"}
     with lvspec("--max-running-requests", "4", **timeouts) as server:
         yield server
 
@@ -304,7 +304,8 @@ class TestTimeouts(WaitingTimeoutMixin, RunningTimeoutTwoWaveMixin, Served):
 
     which = "impatient"
     waiting_timeout_num_requests = 5
-    waiting_timeout_max_new_tokens = 256
+    # Over the waiting timeout on any machine, and far below the running timeout on a slow one.
+    waiting_timeout_max_new_tokens = 128
     running_timeout_num_wave1 = 2
     running_timeout_num_wave2 = 2
     running_timeout_sleep = 1
