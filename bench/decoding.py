@@ -45,6 +45,14 @@ def payloads(asked: Sequence[Asked], requests: int, tokens: int) -> list[dict[st
     ]
 
 
+def with_preset(payload: dict[str, Any], preset: str | None) -> dict[str, Any]:
+    """``payload`` asking for LVSPEC's ``preset``, where it is one."""
+    if preset is None:
+        return payload
+    custom = {"custom_params": {"lvspec": {"preset": preset}}}
+    return payload | {"sampling_params": payload["sampling_params"] | custom}
+
+
 def kv_tokens(prompts: list[dict[str, Any]], prompt: int, own: int) -> int:
     """Tokens of KV that ``prompts`` need at once.
 
@@ -113,12 +121,8 @@ def _answers(
     server: LocalServer, payloads: Sequence[dict[str, Any]], preset: str | None
 ) -> list[tuple[dict[str, Any], list[Event]]]:
     def one(payload: dict[str, Any]) -> tuple[dict[str, Any], list[Event]]:
-        asked = dict(payload)
-        if preset:
-            custom = {"custom_params": {"lvspec": {"preset": preset}}}
-            asked["sampling_params"] = payload["sampling_params"] | custom
         events, meta = [], {}
-        for event in server.stream(**asked):
+        for event in server.stream(**with_preset(payload, preset)):
             meta = event["meta_info"]
             events.append((time.monotonic(), meta["completion_tokens"]))
         return meta, events

@@ -27,7 +27,9 @@ from lvspec_sglang.bench.decoding import (
     kv_tokens,
     payloads,
     warm_up,
+    with_preset,
 )
+from lvspec_sglang.bench.device_idle import measured_idle
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import FPS, FRAME, SHAPES, TOKENS_A_PAIR, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, read_trace
@@ -76,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         prompts = _prompts(arguments, bool(dummy), folder, max(batches))
         servers = _servers(arguments, target, draft, dummy, simulate, folder)
         compared = sides(arguments.host_algorithm)
-        pools, rows = _measure(arguments, servers, compared, prompts, batches, folder / "times")
+        pools, rows = _measure(arguments, servers, compared, prompts, batches, folder)
     floors = floors_of(target_shape=_shape(arguments.target), draft_shape=_shape(arguments.draft),
                      steps=arguments.steps)  # fmt: skip
     record = new_record("speed") | {
@@ -159,13 +161,14 @@ def always_drafting(given: str) -> str:
 
 def _measure(
     arguments: argparse.Namespace, servers: dict[str, LocalServer], compared: list[Side],
-    prompts: list[dict[str, Any]], batches: list[int], times: Path,
+    prompts: list[dict[str, Any]], batches: list[int], folder: Path,
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:  # fmt: skip
     """Tokens of each server's KV pool, and the rows."""
     pools: dict[str, int] = {}
     runs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     left_out: dict[tuple[str, int], str] = {}
     own = arguments.tokens + arguments.steps + 1
+    times = folder / "times"
     for group in _turns(arguments.in_turn, servers):
         with together(*group):
             present = [side for side in compared if servers[side.server] in group]
@@ -191,6 +194,11 @@ def _measure(
                     continue
                 figures["phases"] = phases_since(times, before, batch)
                 runs[side.name, batch].append(figures)
+            for side in present:
+                if torch.cuda.is_available() and side.server == "LVSPEC" and runs[side.name, 1]:
+                    asked = with_preset(prompts[0], side.preset)
+                    idle = measured_idle(servers[side.server], asked, folder)
+                    runs[side.name, 1][-1]["device_idle"] = idle
     return pools, rows_of(compared, batches, runs, left_out)
 
 

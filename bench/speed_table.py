@@ -55,6 +55,7 @@ def _figures(
         "T": runs[-1]["accepted"],
         "ms_per_round": phases,
         "judging_share": judging_share(strict, phases),
+        "device_idle": runs[-1].get("device_idle"),
     }
 
 
@@ -78,7 +79,8 @@ def show(record: dict[str, Any]) -> None:
     floors = record["floors_ms"]
     print(f"floors (weights read once): {floors or 'no bandwidth known for this machine'}")
     print(f"tokens of KV: {record['max_total_num_tokens']}; counted: {record['counted']}")
-    print(f"{'':16} batch  tokens/s (lowest-highest)  x alone      T judging  ms a round: {PHASES}")
+    print(f"{'':16} batch  tokens/s (lowest-highest)  x alone      T judging  idle"
+          f"  ms a round: {PHASES}")  # fmt: skip
     for row in record["rows"]:
         head = f"{row['side']:16} {row['batch']:5}  "
         print(head + (f"left out: {row['left_out']}" if "left_out" in row else _line(row)))
@@ -86,10 +88,10 @@ def show(record: dict[str, Any]) -> None:
 
 def _line(row: dict[str, Any]) -> str:
     spread = f"{row['tokens_per_second']:8.1f} ({row['lowest']:.1f}-{row['highest']:.1f})"
-    times, accepted, share = (
-        "-" if row[name] is None else f"{row[name]:.2f}" for name in ("times_alone", "T",
-        "judging_share")
-    )  # fmt: skip
+    times, accepted, share, idle = (
+        f"{row[name]:.3g}" if isinstance(row[name], float) else "-"
+        for name in ("times_alone", "T", "judging_share", "device_idle")
+    )
     phases = " ".join(f"{row['ms_per_round'].get(phase, 0):.2f}" for phase in PHASES)
-    return (f"{spread:26} {times:>7} {accepted:>6} {share:>7}"
+    return (f"{spread:26} {times:>7} {accepted:>6} {share:>7} {idle:>5}"
             f"  {phases if row['ms_per_round'] else '-'}")  # fmt: skip

@@ -106,21 +106,18 @@ def join_pieces(
     focus: tl.tensor,
     WIDTH: tl.constexpr,
     GROUP: tl.constexpr,
-    KV_HEADS: tl.constexpr,
     HEADS: tl.constexpr,
     QUERIES: tl.constexpr,
     PIECES: tl.constexpr,
-    PIECES_BLOCK: tl.constexpr,
 ) -> None:
-    """One program a query."""
-    request, token = tl.program_id(0), tl.program_id(1)
+    """One program a KV head, token and request, for the heads of the group."""
+    kv_head, token, request = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    kv_heads = tl.num_programs(0)
     head = tl.arange(0, HEADS)
-    piece = tl.arange(0, PIECES_BLOCK)
-    real = head < KV_HEADS * GROUP
-    held = real[:, None] & (piece < PIECES)[None, :]
-    kv_head = (request * KV_HEADS + head // GROUP) * PIECES
-    cell = (kv_head[:, None] + piece[None, :]) * _LEFT * QUERIES
-    cell += pieces + (token * GROUP + head % GROUP)[:, None]
+    real = head < GROUP
+    held = real[:, None]
+    cell = (request * kv_heads + kv_head) * PIECES + tl.arange(0, PIECES)
+    cell = pieces + cell[None, :] * _LEFT * QUERIES + (token * GROUP + head)[:, None]
 
     tops = tl.load(cell, mask=held, other=_LOWEST)
     top = tl.max(tops, axis=1)
@@ -138,9 +135,20 @@ def join_pieces(
     lse = seen_top + tl.log(seen)
     share = tl.exp(lse - top - tl.log(tl.where(some, total, 1.0)))
     pick = tl.log(tl.where(some, count, 1.0)) - (lse - dot / seen)
-    at = (request * WIDTH + token) * KV_HEADS * GROUP + head
+    at = ((request * WIDTH + token) * kv_heads + kv_head) * GROUP + head
     tl.store(mass + at, tl.where(some, share, 0.0), mask=real)
     tl.store(focus + at, tl.where(some, pick, 0.0), mask=real)
+
+
+def pieces_of(batch: int, kv_heads: int) -> int:
+    """Pieces of each request's keys: a power of two, so that few variants are ever compiled."""
+    most = min(MAX_PIECES, max(1, PROGRAMS // (batch * kv_heads)))
+    return 1 << (most.bit_length() - 1)
+
+
+def warps_for(queries: int) -> int:
+    """Warps of a program: so many that its tile of logits stays in registers."""
+    return max(4, queries // 16)
 
 
 def paged_visual_attention(
@@ -168,7 +176,7 @@ def paged_visual_attention(
     batch = len(rows)
     width, group, dim = len(q) // batch, q.shape[1] // keys.shape[1], q.shape[2]
     kv_heads = keys.shape[1]
-    count = min(MAX_PIECES, max(1, PROGRAMS // (batch * kv_heads)))
+    count = pieces_of(batch, kv_heads)
     queries = max(16, triton.next_power_of_2(width * group))
     pieces = torch.empty(batch * kv_heads * count * LEFT * queries, device=q.device)
     mass_pieces[(count, kv_heads, batch)](
@@ -176,9 +184,9 @@ def paged_visual_attention(
         q.stride(0), keys.stride(0), table.stride(0), visual.stride(0),
         WIDTH=width, GROUP=group, DIM=dim, QUERIES=queries,
         DIMS=max(16, triton.next_power_of_2(dim)), STEP=KEYS, PIECES=count,
+        num_warps=warps_for(queries),
     )  # fmt: skip
-    join_pieces[(batch, width)](
-        pieces, mass, focus, WIDTH=width, GROUP=group, KV_HEADS=kv_heads,
-        HEADS=triton.next_power_of_2(kv_heads * group), QUERIES=queries, PIECES=count,
-        PIECES_BLOCK=triton.next_power_of_2(count),
+    join_pieces[(kv_heads, width, batch)](
+        pieces, mass, focus, WIDTH=width, GROUP=group, HEADS=triton.next_power_of_2(group),
+        QUERIES=queries, PIECES=count,
     )  # fmt: skip

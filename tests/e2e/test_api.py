@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import requests
 
+from lvspec_sglang.bench.decoding import Unmeasured
+from lvspec_sglang.bench.device_idle import device_idle, profile
 from lvspec_sglang.serving import LocalServer
 from tests.e2e.conftest import Clips, Servers
 from tests.e2e.prompts import VIDEO, answer, chat, request
@@ -119,6 +121,14 @@ def test_figures_of_speculation(servers: Servers) -> None:
     lines = [line for line in metrics.splitlines() if line.startswith("sglang:spec_accept_length")]
     assert lines, "Prometheus has no sglang:spec_accept_length"
     assert float(lines[0].rsplit(" ", 1)[1]) > 5
+
+
+def test_the_hosts_profile_can_be_read(servers: Servers, tmp_path: Path) -> None:
+    asked = request(chat("profile"), tokens=4, ignore_eos=True)
+    events = profile(servers.near, asked, tmp_path, activity="CPU")
+    assert {"aten::embedding", "aten::argmax"} <= {event.get("name") for event in events}
+    with pytest.raises(Unmeasured, match="no round"):
+        device_idle(events)
 
 
 def test_sampling_keeps_the_targets_distribution(servers: Servers) -> None:

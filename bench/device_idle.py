@@ -1,0 +1,82 @@
+"""How long the device idles in a round, from the kernels that the host's own profiler records.
+
+A round is the time between the ends of two accept kernels: its draft, its verify forward, and what
+the host does before and between them. The profiler slows the host down, so a share is an upper
+bound.
+"""
+
+import gzip
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import requests
+
+from lvspec_sglang.bench.decoding import Unmeasured
+from lvspec_sglang.client import Client
+from lvspec_sglang.verify.kernel import accept_kernel
+
+BUSY = ("kernel", "gpu_memcpy", "gpu_memset")
+END = str(accept_kernel.fn.__name__)
+
+
+def measured_idle(server: Client, payload: dict[str, Any], folder: Path) -> float | str:
+    """``device_idle`` of ``server``'s rounds while it answers ``payload``, or why there is none."""
+    try:
+        return device_idle(profile(server, payload, folder))
+    except (Unmeasured, requests.RequestException, OSError) as error:
+        return f"not measured: {error}"
+
+
+def profile(
+    server: Client, payload: dict[str, Any], folder: Path, activity: str = "GPU"
+) -> list[dict[str, Any]]:
+    """The events of ``activity`` while ``server``, on this machine, answers ``payload``.
+
+    ``folder`` is where its scheduler leaves the trace; of several ranks the first one's is read.
+
+    Raises:
+        Unmeasured: it left none.
+    """
+    given = {"output_dir": str(folder), "activities": [activity], "with_stack": False}
+    before = set(folder.glob("*"))
+    server.post("/start_profile", given | {"record_shapes": False}).raise_for_status()
+    server.generate(**payload)
+    server.post("/stop_profile", {}).raise_for_status()
+    written = set(folder.glob("*TP-0*.trace.json.gz")) - before
+    if not written:
+        raise Unmeasured(f"the server left no trace in {folder}")
+    with gzip.open(written.pop(), "rt") as file:
+        events: list[dict[str, Any]] = json.load(file)["traceEvents"]
+    return events
+
+
+def device_idle(events: Sequence[dict[str, Any]]) -> float:
+    """The share of a round, median of all, in which the device runs and copies nothing.
+
+    Args:
+        events: of a Chrome trace, all of one device.
+
+    Raises:
+        Unmeasured: they hold no round.
+    """
+    ran = sorted(
+        (event["ts"], event["ts"] + event["dur"], event["name"])
+        for event in events
+        if event.get("ph") == "X" and event.get("cat") in BUSY
+    )
+    ends = [end for _, end, name in ran if name == END]
+    if len(ends) < 2:
+        raise Unmeasured(f"the profile holds {len(ends)} launches of {END}: no round")
+    gaps, reached = [], ran[0][0]
+    for start, end, _ in ran:
+        if start > reached:
+            gaps.append((reached, start))
+        reached = max(reached, end)
+    return median(
+        sum(max(0.0, min(b, stop) - max(a, begin)) for a, b in gaps) / (stop - begin)
+        for begin, stop in pairwise(ends)
+    )
