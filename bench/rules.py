@@ -116,12 +116,19 @@ def main() -> list[Rule]:
 
 
 def scorers() -> list[Rule]:
-    """The other scorers' curves, bare and at the floor."""
+    """The other scorers' curves, bare, at the floor and with the paper's shifts.
+
+    ``cosine paper`` is the paper's rule with the paper's scorer.
+    """
     return [
         rule
         for scorer in SCORERS
         if scorer not in (DEFAULT, "random")
-        for rule in (*loose(scorer, RATIOS), *loose(scorer, (0.9,), FLOOR))
+        for rule in (
+            *loose(scorer, RATIOS),
+            *loose(scorer, (0.9,), FLOOR),
+            Rule(f"{scorer} paper", "paper by scorer", {"relevance": scorer}, {"preset": "paper"}),
+        )
     ]
 
 
