@@ -5,10 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-
-def mean_accepted(agree: float, steps: int) -> float:
-    """Mean of the accepted prefix of ``steps`` tokens that each agree with chance ``agree``."""
-    return sum(agree**i for i in range(1, steps + 1))
+from lvspec_sglang.bench.geometric import chance_of
 
 
 def accepted_trace(mean: float, steps: int, rounds: int = 4096, seed: int = 0) -> list[int]:
@@ -19,11 +16,7 @@ def accepted_trace(mean: float, steps: int, rounds: int = 4096, seed: int = 0) -
     """
     if not 0 < mean < steps:
         raise ValueError(f"--accepted {mean}: above 0 and below the {steps} drafted tokens")
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mean_accepted(middle, steps) < mean else (low, middle)
-    agrees = np.random.default_rng(seed).random((rounds, steps)) < low
+    agrees = np.random.default_rng(seed).random((rounds, steps)) < chance_of(mean, steps)
     return [int(n) for n in agrees.cumprod(axis=1).sum(axis=1)]
 
 

@@ -12,7 +12,6 @@ from lvspec_sglang.miniworld.score import Score
 from lvspec_sglang.verify.rule import Kind
 
 PARTS = ("captions", *GROUPS)
-DRAFT_STEPS = 10
 
 
 class Counts(NamedTuple):
@@ -128,23 +127,6 @@ def kept_samples(counts: Counts, alone: Counts, draws: np.ndarray) -> np.ndarray
     """Resampled ``kept``, ``[RESAMPLES]``; paired, so two rules' may be compared one by one."""
     own = ratios(draws, counts.all_right, counts.all_facts)
     return np.asarray(own / ratios(draws, alone.all_right, alone.all_facts))
-
-
-def geometric(strict_t: float, ratio: float, steps: int = DRAFT_STEPS) -> float:
-    """T of a chain of independent positions that loose acceptance makes ``ratio`` of them pass.
-
-    A position that strict verification accepts with probability p, found from ``strict_t``,
-    passes with ``p + (1 - p) * ratio``.
-    """
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _chain(middle, steps) < strict_t else (low, middle)
-    return _chain(low + (1 - low) * ratio, steps)
-
-
-def _chain(p: float, steps: int) -> float:
-    return sum(p**length for length in range(1, steps + 1))
 
 
 def _share(above: np.ndarray, below: np.ndarray) -> float:
