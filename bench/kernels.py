@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from itertools import product
 from statistics import median
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 
 from lvspec_sglang.attention.chain_plan import Context
+from lvspec_sglang.bench.captured import CapturedAttention
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import SHAPES, Shape
 from lvspec_sglang.relevance.attention import visual_attention
@@ -70,27 +70,30 @@ class Case:
         ]
         self.scale = shape.head_dim**-0.5
 
-    def key_bytes(self, together: bool) -> int:
-        """Bytes of the keys a layer must read, the shared video's once if read together."""
+    def key_bytes(self) -> int:
+        """Bytes of the keys a layer must read: a shared video's once."""
         token = self.shape.kv_heads * self.shape.head_dim * self.keys.element_size()
-        videos = 1 if together and self.shared else self.batch
+        videos = 1 if self.shared else self.batch
         return token * (videos * self.video + self.batch * (TEXT + WIDTH))
 
     def operations(self) -> int:
         """Multiplications and additions of all queries with all keys, once."""
         return 2 * len(self.q) * self.shape.heads * self.shape.head_dim * (self.length + WIDTH)
 
-    def reference(self, request: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Attention, mass and focus of one request in fp32."""
-        slots = self.table[request].long()
+    def reference(
+        self, request: int, length: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Attention, mass and focus of one request in fp32, of ``length`` committed tokens."""
+        length = length or self.length
+        slots = self.table[request, : length + WIDTH].long()
         group = self.shape.heads // self.shape.kv_heads
         k, v = (c[slots].float().repeat_interleave(group, 1) for c in (self.keys, self.values))
         q = self.q[request * WIDTH : (request + 1) * WIDTH].float()
         logits = torch.einsum("qhd,khd->hqk", q, k) * self.scale
         visible = torch.ones(WIDTH, len(slots), dtype=torch.bool, device=q.device)
-        logits = logits.masked_fill(~visible.tril_(self.length), float("-inf"))
+        logits = logits.masked_fill(~visible.tril_(length), float("-inf"))
         output = torch.einsum("hqk,khd->qhd", logits.softmax(-1), v)
-        return output, *visual_attention(logits, self.visual[request])
+        return output, *visual_attention(logits, self.visual[request, : len(slots)])
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -149,7 +152,7 @@ def accept_row(batch: int, device: str) -> dict[str, Any]:
 def attention_rows(case: Case, machine: Machine, device: str) -> list[dict[str, Any]]:
     """Mass kernel and verify attention of one case."""
     about = {"video": case.video, "batch": case.batch, "shared": case.shared}
-    keys, work = case.key_bytes(together=False), case.operations()
+    keys, work = case.key_bytes(), case.operations()
     if device == "cpu":
         us = _time(lambda: case.reference(0), device)
         floor = machine.floor_us(2 * keys, 2 * work) / case.batch
@@ -170,35 +173,20 @@ def attention_rows(case: Case, machine: Machine, device: str) -> list[dict[str, 
     us, floor = _time(masses, device), machine.floor_us(keys, work)
     rows = [about | {"what": "mass and focus", "us": us, "floor_us": floor, "error": error}]
     for together in (False, True) if case.shared else (False,):
-        us, output = flashinfer_attention(case, together)
-        error = float((output[-WIDTH:].float() - wanted[0]).abs().max())
-        floor = machine.floor_us(2 * case.key_bytes(together), 2 * work)
+        graph = captured(case, together)
+        error = float((graph.replay()[-WIDTH:].float() - wanted[0]).abs().max())
+        us = _time(graph.replay, device)
+        floor = machine.floor_us(2 * keys, 2 * work)
         name = "verify attention, video shared" if together else "verify attention, plain"
         rows.append(about | {"what": name, "us": us, "floor_us": floor, "error": error})
     return rows
 
 
-def flashinfer_attention(case: Case, together: bool) -> tuple[float, torch.Tensor]:
-    """Microseconds and output of the planned attention on FlashInfer."""
-    from flashinfer import BatchPrefillWithPagedKVCacheWrapper
-    from flashinfer.cascade import merge_state
-
-    from lvspec_sglang.attention import chain
-
-    heads = case.shape.heads, case.shape.kv_heads, case.shape.head_dim
-    shape = chain.Shape(*heads, torch.bfloat16, torch.bfloat16)
-    space = torch.empty(512 << 20, dtype=torch.uint8, device="cuda")
-    wrappers = (BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend="fa2") for _ in range(3))
-    calls = chain.bundle((chain.Call(w, shape, None) for w in wrappers), len(case.q), "cuda")
-    attention = chain.ChainAttention(case.table, merge_state)
-    attention.plan(calls, case.contexts, [case.length] * case.batch, together, WIDTH)
-    layer = SimpleNamespace(scaling=case.scale, logit_cap=0.0)
-    cache = case.keys[:, None], case.values[:, None]
-
-    def attend() -> torch.Tensor:
-        return attention.forward(case.q, cache, layer)
-
-    return _time(attend, "cuda"), attend()
+def captured(case: Case, together: bool) -> CapturedAttention:
+    """A case's planned attention on FlashInfer."""
+    graph = CapturedAttention(case.q, case.keys, case.values, case.table, case.scale, together)
+    graph.plan(case.contexts, [case.length] * case.batch)
+    return graph
 
 
 def product_rate(device: str) -> float:

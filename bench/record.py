@@ -41,7 +41,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, ``+`` where it has changes; None outside a checkout."""
+    """The checkout's commit, ``+`` where it has changes; None where git does not say."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
@@ -50,8 +50,11 @@ def commit() -> str | None:
         command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "--short=12", "HEAD") + "+" * bool(changed)
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + "+" * bool(changed)
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _hardware() -> dict[str, Any]:

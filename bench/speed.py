@@ -11,34 +11,22 @@ import json
 import os
 import shlex
 import tempfile
-from collections import defaultdict
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lvspec_sglang.bench.decoding import (
-    COUNTED,
-    Asked,
-    Unmeasured,
-    decode,
-    held_out,
-    kv_tokens,
-    payloads,
-    warm_up,
-    with_preset,
-)
-from lvspec_sglang.bench.device_idle import measured_idle
+from lvspec_sglang.bench.decoding import COUNTED, Asked, held_out, payloads
 from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import FPS, FRAME, SHAPES, TOKENS_A_PAIR, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, read_trace
-from lvspec_sglang.bench.speed_table import ALONE, Side, floors_of, rows_of, show
-from lvspec_sglang.bench.timed_server import TIMES_ENV, TRACE_ENV, lines_of, phases_since
+from lvspec_sglang.bench.speed_runs import TIMES, SpeedRuns
+from lvspec_sglang.bench.speed_table import ALONE, Side, floors_of, show
+from lvspec_sglang.bench.timed_server import TIMES_ENV, TRACE_ENV
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.config import CONFIG_ENV, read_server
 from lvspec_sglang.miniworld import paths
-from lvspec_sglang.serving import LocalServer, together
+from lvspec_sglang.serving import LocalServer, ServerFailed
 
 
 def sides(engine: str) -> list[Side]:
@@ -75,23 +63,25 @@ def run(arguments: argparse.Namespace) -> None:
                 else accepted_trace(arguments.accepted, arguments.steps)
             )
             (folder / "trace.json").write_text(json.dumps(trace))
+        record = new_record("speed") | {
+            "acceptance": "simulated" if simulate else "measured",
+            "weights": "dummy" if dummy else "real",
+            "counted": COUNTED,
+            "floors_ms": floors_of(
+                _shape(arguments.target), _shape(arguments.draft), arguments.steps
+            ),
+        }
         prompts = _prompts(arguments, bool(dummy), folder, max(batches))
         servers = _servers(arguments, target, draft, dummy, simulate, folder)
-        compared = sides(arguments.host_algorithm)
-        pools, rows = _measure(arguments, servers, compared, prompts, batches, folder)
-    floors = floors_of(target_shape=_shape(arguments.target), draft_shape=_shape(arguments.draft),
-                     steps=arguments.steps)  # fmt: skip
-    record = new_record("speed") | {
-        "acceptance": "simulated" if simulate else "measured",
-        "weights": "dummy" if dummy else "real",
-        "counted": COUNTED,
-        "max_total_num_tokens": pools,
-        "floors_ms": floors,
-        "rows": rows,
-    }
+        own = arguments.tokens + arguments.steps + 1
+        runs = SpeedRuns(servers, sides(arguments.host_algorithm), prompts, batches, folder)
+        for measured in runs.measure(arguments.in_turn, arguments.repeats, own):
+            record |= measured
+            if arguments.json:
+                write_record(arguments.json, record)
     show(record)
-    if arguments.json:
-        write_record(arguments.json, record)
+    if runs.failed:
+        raise ServerFailed("\n".join(runs.failed))
 
 
 def _checkpoint(name: str, place: int, folder: Path) -> Path:
@@ -137,7 +127,7 @@ def _servers(
         "--speculative-draft-model-path", str(draft),
         "--speculative-num-steps", str(arguments.steps),
     ]  # fmt: skip
-    env = {TIMES_ENV: str(folder / "times")}
+    env = {TIMES_ENV: str(folder / TIMES)}
     env |= {TRACE_ENV: str(folder / "trace.json")} if simulate else {}
     lvspec = LocalServer(
         target, *common, "--speculative-algorithm", "LVSPEC", *drafting,
@@ -157,50 +147,3 @@ def always_drafting(given: str) -> str:
     """A server's configuration ``given``, JSON or the path of it, less measuring what pays."""
     config = read_server(given)
     return json.dumps(config | {"step_aside": {**config.get("step_aside", {}), "measure": False}})
-
-
-def _measure(
-    arguments: argparse.Namespace, servers: dict[str, LocalServer], compared: list[Side],
-    prompts: list[dict[str, Any]], batches: list[int], folder: Path,
-) -> tuple[dict[str, int], list[dict[str, Any]]]:  # fmt: skip
-    """Tokens of each server's KV pool, and the rows."""
-    pools: dict[str, int] = {}
-    runs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    left_out: dict[tuple[str, int], str] = {}
-    own = arguments.tokens + arguments.steps + 1
-    times = folder / "times"
-    for group in _turns(arguments.in_turn, servers):
-        with together(*group):
-            present = [side for side in compared if servers[side.server] in group]
-            for side in present:
-                server = servers[side.server]
-                pool = pools[side.server] = server.info()["max_total_num_tokens"]
-                prompt = warm_up(server, prompts[:1], side.preset)
-                needed = {batch: kv_tokens(prompts[:batch], prompt, own) for batch in batches}
-                for batch, need in needed.items():
-                    if need > pool:
-                        said = f"needs {need} tokens of KV, the pool has {pool}"
-                        left_out[side.name, batch] = said
-                most = max((batch for batch, need in needed.items() if need <= pool), default=1)
-                warm_up(server, prompts[:most], side.preset)
-            for _, batch, side in product(range(arguments.repeats), batches, present):
-                if (side.name, batch) in left_out:
-                    continue
-                before = lines_of(times)
-                try:
-                    figures = decode(servers[side.server], prompts[:batch], side.preset)
-                except Unmeasured as error:
-                    left_out[side.name, batch] = str(error)
-                    continue
-                figures["phases"] = phases_since(times, before, batch)
-                runs[side.name, batch].append(figures)
-            for side in present:
-                if torch.cuda.is_available() and side.server == "LVSPEC" and runs[side.name, 1]:
-                    asked = with_preset(prompts[0], side.preset)
-                    idle = measured_idle(servers[side.server], asked, folder)
-                    runs[side.name, 1][-1]["device_idle"] = idle
-    return pools, rows_of(compared, batches, runs, left_out)
-
-
-def _turns(in_turn: bool, servers: dict[str, LocalServer]) -> list[list[LocalServer]]:
-    return [[server] for server in servers.values()] if in_turn else [list(servers.values())]

@@ -143,11 +143,10 @@ def timed_worker(worker: Any, clock: RoundClock) -> type:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            accept: Callable[..., Verdict] = accept_on(torch.device(self.device).type)
+            self.accept = clock.timed("accept", accept_on(torch.device(self.device).type))
             if os.environ.get(TRACE_ENV):
                 trace = json.loads(Path(os.environ[TRACE_ENV]).read_text())
-                accept = Simulated(accept, trace, self.device)
-            self.accept = clock.timed("accept", accept)
+                self.accept = Simulated(self.accept, trace, self.device)
             forward = self.target_worker.forward_batch_generation
             verify = clock.timed("verify", forward)
             self.target_worker.forward_batch_generation = lambda *a, **k: (

@@ -19,6 +19,7 @@ from lvspec_sglang.client import Client
 
 START_TIMEOUT_S = 600.0
 START_TIMEOUT_ENV = "LVSPEC_START_TIMEOUT_S"
+LOGS_ENV = "LVSPEC_SERVER_LOGS"
 MEMORY = "--mem-fraction-static"
 SHARED = 0.85  # of a GPU's free memory; the rest is for what servers on it compute
 
@@ -40,7 +41,7 @@ class LocalServer(Client):
         env: dict[str, str] | None = None,
         timeout_s: float = START_TIMEOUT_S,
     ) -> None:
-        """Prepare a server of ``model``.
+        """Prepare a server of ``model``; ``LVSPEC_SERVER_LOGS`` names a folder that keeps its log.
 
         Args:
             arguments: further ones of its command line.
@@ -58,7 +59,8 @@ class LocalServer(Client):
         self.env = {**os.environ, **(env or {})}
         self.timeout_s = float(os.environ.get(START_TIMEOUT_ENV, timeout_s))
         self.process: subprocess.Popen[bytes] | None = None
-        self.log = Path(tempfile.mkstemp(prefix="lvspec-server-", suffix=".log")[1])
+        self.keep_log = os.environ.get(LOGS_ENV)
+        self.log = Path(tempfile.mkstemp(".log", "lvspec-server-", self.keep_log)[1])
 
     def start(self) -> None:
         """Start the process without waiting for it."""
@@ -99,7 +101,8 @@ class LocalServer(Client):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
-        self.log.unlink(missing_ok=True)
+        if not self.keep_log:
+            self.log.unlink(missing_ok=True)
 
     def __enter__(self) -> "LocalServer":
         self.start()

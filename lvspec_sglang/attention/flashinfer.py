@@ -1,5 +1,6 @@
 """Target attention on FlashInfer: the host's backend, whose verify forwards may share videos."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,14 +49,10 @@ class ChainFlashInferBackend(ChainBackend, FlashInferAttnBackend):
         if in_capture:
             shared = get_capture_attention_variant() == SHARED
             if batch not in self.graph_calls:
-                self.graph_calls[batch] = bundle(
-                    [
-                        Call(self._graph_wrapper(batch, slots), self.shape, fast_prefill_plan)
-                        for slots in self.graph_slots
-                    ],
-                    batch * self.width,
-                    self.workspace_buffer.device,
-                )
+                self.graph_calls[batch] = graph_calls(
+                    batch, self.width, self.graph_slots, self.workspace_buffer, self.shape,
+                    self.prefill_backend,
+                )  # fmt: skip
         self.plan_chain(self.graph_calls[batch], forward_batch, shared, self.width)
 
     def _wrapper(self) -> Any:
@@ -65,17 +62,30 @@ class ChainFlashInferBackend(ChainBackend, FlashInferAttnBackend):
             self.workspace_buffer, "NHD", backend=self.prefill_backend
         )
 
-    def _graph_wrapper(self, batch: int, slots: torch.Tensor) -> Any:
-        from flashinfer import BatchPrefillWithPagedKVCacheWrapper
 
-        def zeros(count: int) -> torch.Tensor:
-            return torch.zeros(count, dtype=torch.int32, device=slots.device)
+def graph_calls(
+    batch: int, width: int, slots: Sequence[torch.Tensor], workspace: torch.Tensor, shape: Shape,
+    backend: str,
+) -> Calls:  # fmt: skip
+    """Calls that a captured graph of ``batch`` chains of ``width`` may hold.
 
+    Args:
+        slots: room for the slots of the whole, of the video and of the rest; int32.
+    """
+    from flashinfer import BatchPrefillWithPagedKVCacheWrapper
+
+    def zeros(count: int) -> torch.Tensor:
+        return torch.zeros(count, dtype=torch.int32, device=workspace.device)
+
+    def wrapper(room: torch.Tensor) -> Any:
         return BatchPrefillWithPagedKVCacheWrapper(
-            self.workspace_buffer, "NHD", use_cuda_graph=True, backend=self.prefill_backend,
+            workspace, "NHD", use_cuda_graph=True, backend=backend,
             qo_indptr_buf=zeros(batch + 1), paged_kv_indptr_buf=zeros(batch + 1),
-            paged_kv_indices_buf=slots, paged_kv_last_page_len_buf=zeros(batch),
+            paged_kv_indices_buf=room, paged_kv_last_page_len_buf=zeros(batch),
         )  # fmt: skip
+
+    calls = (Call(wrapper(room), shape, fast_prefill_plan) for room in slots)
+    return bundle(calls, batch * width, workspace.device)
 
 
 def register() -> None:

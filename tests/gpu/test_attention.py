@@ -1,9 +1,10 @@
-"""FlashInfer's plans and the mass kernel on the device, against torch."""
+"""FlashInfer's plans in captured graphs and the mass kernel on the device, against torch."""
 
 import pytest
 import torch
 
-from lvspec_sglang.bench.kernels import WIDTH, Case, accept_row, flashinfer_attention
+from lvspec_sglang.bench.captured import CapturedAttention
+from lvspec_sglang.bench.kernels import WIDTH, Case, accept_row, captured
 from lvspec_sglang.bench.shapes import SHAPES
 
 
@@ -12,11 +13,22 @@ from lvspec_sglang.bench.shapes import SHAPES
 def test_verify_attention(shape: str, batch: int, shared: bool) -> None:
     case = Case(SHAPES[shape], 1500, batch, shared, "cuda")
     for together in (False, True) if shared else (False,):
-        _, output = flashinfer_attention(case, together)
-        for request in (0, batch - 1):
-            expected = case.reference(request)[0]
-            found = output[request * WIDTH : (request + 1) * WIDTH].float()
-            torch.testing.assert_close(found, expected, rtol=0.02, atol=0.01)
+        graph = captured(case, together)
+        assert_attends(graph, case, [case.length] * batch)
+        # The next round of the same graph: other lengths, and half of the readers gone.
+        lens = [case.length - 7 * i for i in range(batch)]
+        contexts = [c if i < batch // 2 else c._replace(prefix=None)
+                    for i, c in enumerate(case.contexts)]  # fmt: skip
+        graph.plan(contexts, lens)
+        assert_attends(graph, case, lens)
+
+
+def assert_attends(graph: CapturedAttention, case: Case, lens: list[int]) -> None:
+    output = graph.replay()
+    for request, length in enumerate(lens):
+        found = output[request * WIDTH : (request + 1) * WIDTH].float()
+        expected = case.reference(request, length)[0]
+        torch.testing.assert_close(found, expected, rtol=0.02, atol=0.01)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

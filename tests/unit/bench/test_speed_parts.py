@@ -20,6 +20,7 @@ from lvspec_sglang.bench.decoding import (
 )
 from lvspec_sglang.bench.shapes import SHAPES, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, read_trace
+from lvspec_sglang.bench.speed_runs import SpeedRuns
 from lvspec_sglang.bench.speed_table import ALONE, rows_of
 from lvspec_sglang.bench.timed_server import (
     KEPT,
@@ -188,6 +189,36 @@ def test_a_row_left_out_says_why() -> None:
     assert rows["LVSPEC strict", 1]["judging_share"] is None
     assert rows[ALONE, 1]["ms_per_round"] == {}
     assert rows["LVSPEC fast", 4] == {"side": "LVSPEC fast", "batch": 4, "left_out": "too long"}
+
+
+def test_a_server_that_fails_does_not_take_the_others_rows(
+    make_server: Callable[..., LocalServer], tmp_path: Path
+) -> None:
+    servers = {name: make_server() for name in ("alone", "LVSPEC")}
+    for server in servers.values():
+        server.command = ["sh", "-c", "echo out of memory; exit 1"]
+    runs = SpeedRuns(servers, speed.sides(""), [], [1, 4], tmp_path)
+    rows = [measured["rows"] for measured in runs.measure(in_turn=True, repeats=1, own=9)]
+    assert [len(so_far) for so_far in rows] == [2, 8]
+    assert {row["left_out"] for row in rows[-1]} == {"the server failed"}
+    assert len(runs.failed) == 2
+    assert all("out of memory" in said for said in runs.failed)
+
+
+def test_the_environment_names_a_folder_that_keeps_logs(
+    make_server: Callable[..., LocalServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = make_server()
+    monkeypatch.setenv("LVSPEC_SERVER_LOGS", str(tmp_path))
+    kept = make_server()
+    for server in (gone, kept):
+        server.command = ["echo", "hello"]
+        server.start()
+        assert server.process is not None
+        server.process.wait()
+        server.stop()
+    assert not gone.log.exists()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["hello\n"]
 
 
 def test_a_simulated_trace_has_the_mean_asked_for() -> None:
