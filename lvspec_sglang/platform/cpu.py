@@ -10,6 +10,7 @@ from typing import Any
 
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.interface import KVPoolKind, PlatformEnum, SRTPlatform
+from torch.profiler import ProfilerActivity
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,12 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
 
     def get_default_speculative_draft_attention_backend(self, algorithm: str) -> str:
         return "torch_native"
+
+    def get_torch_profiler_activity_str(self) -> str:
+        return ""  # beside CPU and GPU, which the host's profiler knows, there is none
+
+    def get_torch_profiler_activity(self) -> ProfilerActivity:
+        return ProfilerActivity.CPU
 
     def get_dispatch_key_name(self) -> str:
         return "native"
