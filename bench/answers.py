@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from lvspec_sglang.bench.record import commit
 from lvspec_sglang.bench.rules import Rule
+from lvspec_sglang.record import commit
 
 
 class AnswerLog:

@@ -15,8 +15,8 @@ from statistics import harmonic_mean, median
 from typing import Any
 
 from lvspec_sglang.bench.decoding import decode, held_out, payloads
-from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.miniworld import paths
+from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.serving import LocalServer, dtype, together
 from lvspec_sglang.tiny import write_perturbed
 

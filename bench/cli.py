@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lvspec_sglang.bench.gpu import add_kernels_arguments, add_speed_arguments, kernels, speed
+from lvspec_sglang.miniworld.scene import TUNING
 from lvspec_sglang.serving import ServerFailed
-
-RESERVED_SEED = 20_000
 
 
 def add_parser(commands: Any) -> None:
@@ -75,7 +74,7 @@ def add_bench(
     bench: argparse.ArgumentParser = benches.add_parser(name, help=purpose)
     bench.add_argument("--clips", type=int, default=clips, help=f"held-out clips ({clips})")
     bench.add_argument(
-        "--seed", type=int, default=0, help=f"first held-out seed (0); tune from {RESERVED_SEED} on"
+        "--seed", type=int, default=0, help=f"first held-out seed (0); tune from {TUNING} on"
     )
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
     bench.set_defaults(run=lambda arguments: _guarded(name, run, arguments))

@@ -22,11 +22,11 @@ from lvspec_sglang.bench.conversations import (
     run_all,
 )
 from lvspec_sglang.bench.geometric import relaxed
-from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.rules import ALONE, STRICT, Rule, chosen
 from lvspec_sglang.bench.tally import count, figures
 from lvspec_sglang.bench.versus import compare
 from lvspec_sglang.miniworld import paths
+from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.serving import LocalServer
 
 SOUND = 0.98

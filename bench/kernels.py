@@ -15,8 +15,8 @@ import torch
 
 from lvspec_sglang.attention.chain_plan import Context
 from lvspec_sglang.bench.captured import CapturedAttention
-from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import SHAPES, Shape
+from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.relevance.attention import visual_attention
 from lvspec_sglang.verify.quantile import Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Policy, accept

@@ -16,11 +16,11 @@ import torch
 from lvspec_sglang import tiny
 from lvspec_sglang.bench.acceptance import acceptance
 from lvspec_sglang.bench.conversations import VIDEO, chat, write_clips
-from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.strict import COMMON, lvspec
 from lvspec_sglang.bench.traffic import Traffic
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.miniworld import paths
+from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.serving import LocalServer, together
 
 LENGTHS = (256, 1024, 4096, 16384)

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from lvspec_sglang.bench.decoding import COUNTED, Asked, held_out, payloads
-from lvspec_sglang.bench.record import new_record, write_record
 from lvspec_sglang.bench.shapes import FPS, FRAME, SHAPES, TOKENS_A_PAIR, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, read_trace
 from lvspec_sglang.bench.speed_runs import TIMES, SpeedRuns
@@ -26,6 +25,7 @@ from lvspec_sglang.bench.timed_server import TIMES_ENV, TRACE_ENV
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.config import CONFIG_ENV, read_server
 from lvspec_sglang.miniworld import paths
+from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.serving import LocalServer, ServerFailed
 
 

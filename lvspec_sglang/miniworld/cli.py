@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lvspec_sglang.miniworld.scene import TUNING
+
 
 def add_parser(subparsers: Any) -> None:
     """Add `miniworld` with its subcommands to the `lvspec` command's subparsers."""
@@ -60,7 +62,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     )
     layers.add_argument("--clips", type=int, default=120, help="held-out clips (120)")
     layers.add_argument(
-        "--seed", type=int, default=20_000, help="first held-out seed (20000: those for tuning)"
+        "--seed", type=int, default=TUNING, help=f"first held-out seed ({TUNING}: those for tuning)"
     )
     layers.add_argument("--pair", type=Path, help="directory of target/ and draft/ (package's)")
     layers.add_argument("--threads", type=int, default=0, help="CPU threads (torch's choice)")
@@ -184,9 +186,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _layers(arguments: argparse.Namespace) -> None:
     import torch
 
-    from lvspec_sglang.bench.record import new_record, write_record
     from lvspec_sglang.miniworld import paths
     from lvspec_sglang.miniworld.layers import rank_pair
+    from lvspec_sglang.record import new_record, write_record
 
     _check_clips(arguments)
     if arguments.threads:

@@ -37,6 +37,8 @@ SAMPLED = (0, 4, 8, 12, 16, 21, 25, 29, 33, 38, 42, 46, 50, 55)
 GROUPS = len(SAMPLED) // 2
 HELD_OUT = 10**9
 """Seeds from here on are for evaluation only; training stays below."""
+TUNING = 20_000
+"""Held-out seeds, counted from `HELD_OUT`, from here on are for tuning: not to report on."""
 
 SLOTS = (1 / 6, 1 / 2, 5 / 6)
 WALL_MARGIN = 0.12

@@ -21,6 +21,7 @@ from lvspec_sglang.miniworld.layers import (
     rank,
 )
 from lvspec_sglang.miniworld.mismatches import Mismatches
+from lvspec_sglang.miniworld.scene import TUNING
 from lvspec_sglang.relevance.measured import Measured
 from tests.unit.miniworld.test_cli import command
 
@@ -96,7 +97,7 @@ def test_the_entry_for_a_config_is_one_that_is_read() -> None:
 @pytest.fixture(scope="module")
 def clip() -> HeldOut:
     pytest.importorskip("decord")
-    return HeldOut.make(1, 20_000)
+    return HeldOut.make(1, TUNING)
 
 
 def test_a_branch_goes_on_as_a_text_decoded_anew(clip: HeldOut) -> None:
