@@ -13,9 +13,8 @@ from lvspec_sglang.config import (
     SCORERS,
     LVSpecConfig,
     RelaxConfig,
-    parse_request,
-    parse_server,
 )
+from lvspec_sglang.config_json import parse_request, parse_server
 
 RATIOS = (0.5, 0.7, 0.9)
 TARGET_LAYERS = 14

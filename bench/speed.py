@@ -23,7 +23,7 @@ from lvspec_sglang.bench.speed_runs import TIMES, SpeedRuns
 from lvspec_sglang.bench.speed_table import ALONE, Side, floors_of, show
 from lvspec_sglang.bench.timed_server import TIMES_ENV, TRACE_ENV
 from lvspec_sglang.clips import moving_square, write_clip
-from lvspec_sglang.config import CONFIG_ENV, read_server
+from lvspec_sglang.config_json import CONFIG_ENV, read_server
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.serving import LocalServer, ServerFailed

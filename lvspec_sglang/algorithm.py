@@ -6,7 +6,7 @@ from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.speculative.spec_registry import CustomSpecAlgo
 
 from lvspec_sglang import patches, platform
-from lvspec_sglang.config import server_config
+from lvspec_sglang.config_json import server_config
 from lvspec_sglang.host import version_problem
 from lvspec_sglang.refusals import check_server_args
 

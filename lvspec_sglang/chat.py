@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lvspec_sglang.client import Client, Refused
-from lvspec_sglang.config import PRESETS, RelaxConfig, parse_request
+from lvspec_sglang.config import PRESETS, RelaxConfig
+from lvspec_sglang.config_json import parse_request
 from lvspec_sglang.connect import ERRORS, add_arguments, connect
 
 HELP = f"""\

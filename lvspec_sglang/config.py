@@ -1,16 +1,8 @@
-"""What a server and a request may say about verification, and every message about it.
+"""Every setting of a server and of a request, and what its values may be."""
 
-A server takes one JSON object, ``--lvspec-config`` or ``LVSPEC_CONFIG``: the text itself or a
-file's path. A request takes ``custom_params={"lvspec": {...}}`` with the keys of ``RelaxConfig``.
-"""
-
-import json
-import os
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-CONFIG_ENV = "LVSPEC_CONFIG"
 RULES = ("loose", "fly")
 SCORERS = ("focus", "attention", "cosine", "random")
 QUERIES = ("predicting", "consuming")
@@ -20,22 +12,8 @@ MAX_SHIFT = 16
 MAX_FLY_ENTROPY = 2.0
 
 
-def _object(name: str, given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise ValueError(f"""{name} {given!r}: a JSON object, for example {{"preset": "strict"}}""")
-    return dict(given)
-
-
-def _known(
-    given: dict[str, Any], config: type, more: tuple[str, ...], hidden: str | None = None
-) -> None:
-    allowed = [item.name for item in fields(config) if item.name != hidden] + list(more)
-    for key in given:
-        if key not in allowed:
-            raise ValueError(f"unknown lvspec key {key!r}; allowed are {', '.join(allowed)}")
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raise a ``ValueError`` unless the ``value`` of setting ``name`` is ``allowed``."""
     if value not in allowed:
         raise ValueError(f"{name} {value!r}: one of {', '.join(allowed)}")
 
@@ -80,7 +58,7 @@ class RelaxConfig:
     fly_window_size: int = 6
 
     def __post_init__(self) -> None:
-        _one_of("rule", self.rule, RULES)
+        one_of("rule", self.rule, RULES)
         _within("loose_ratio", self.loose_ratio, 0.0, 1.0)
         _within("floor", self.floor, 0.0, 1.0)
         _within("fly_entropy_threshold", self.fly_entropy_threshold, 0.0, MAX_FLY_ENTROPY)
@@ -169,15 +147,15 @@ class LVSpecConfig:
     step_aside: StepAsideConfig = field(default_factory=StepAsideConfig)
 
     def __post_init__(self) -> None:
-        _one_of("relevance", self.relevance, SCORERS)
-        _one_of("query", self.query, QUERIES)
-        _one_of("pruning", self.pruning, PRUNERS)
+        one_of("relevance", self.relevance, SCORERS)
+        one_of("query", self.query, QUERIES)
+        one_of("pruning", self.pruning, PRUNERS)
         _within("keep", self.keep, 0.0, 1.0)
         if self.keep == 0:
             raise ValueError("keep 0: above 0, up to 1; for example 0.1")
         _whole_number("keep_at_least", self.keep_at_least, None)
         for guard in self.guards:
-            _one_of("guards", guard, GUARDS)
+            one_of("guards", guard, GUARDS)
         for layer in self.layers:
             if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
                 raise ValueError(f"layers {list(self.layers)!r}: a list of layer numbers from 0")
@@ -202,73 +180,8 @@ class RequestConfig:
             raise ValueError(f"trace {self.trace!r}: true or false")
 
 
-def parse_request(given: Any, default: RelaxConfig) -> RequestConfig:
-    """A request's configuration from its JSON object ``given``; absent keys keep ``default``.
-
-    Raises:
-        ValueError: not an object, an unknown key, a wrong type or an out-of-range value.
-    """
-    if given is None:
-        return RequestConfig(default)
-    given = _object("lvspec", given)
-    trace = given.pop("trace", False)
-    return RequestConfig(_relax(given, default, ("trace",)), trace)
-
-
-def _relax(given: dict[str, Any], default: RelaxConfig, more: tuple[str, ...]) -> RelaxConfig:
-    preset = given.pop("preset", None)
-    if preset is not None:
-        _one_of("preset", preset, tuple(PRESETS))
-        default = PRESETS[preset]
-    _known(given, RelaxConfig, ("preset", *more))
-    return replace(default, **given)
-
-
-def read_server(text: str) -> dict[str, Any]:
-    """A server's JSON object, from ``text`` or the path of a JSON file.
-
-    Raises:
-        ValueError: neither JSON nor a file, or no object.
-    """
-    stripped = text.strip()
-    if not stripped.startswith("{"):
-        path = Path(stripped).expanduser()
-        if not path.is_file():
-            raise ValueError(
-                f"lvspec config {text!r} is neither a JSON object nor a file; "
-                """write for example '{"preset": "paper"}'"""
-            )
-        stripped = path.read_text()
-    try:
-        return _object("lvspec config", json.loads(stripped))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"lvspec config is not JSON: {error}") from error
-
-
-def parse_server(text: str) -> LVSpecConfig:
-    """A server's configuration from JSON ``text`` or the path of a JSON file.
-
-    Raises:
-        ValueError: as ``read_server``; an unknown key, a wrong type or an out-of-range value.
-    """
-    given = read_server(text)
-    relax_keys = {item.name for item in fields(RelaxConfig)} | {"preset"}
-    named = {key: given.pop(key) for key in relax_keys & given.keys()}
-    relax = _relax(named, RelaxConfig(), ()) if named else None
-    _known(given, LVSpecConfig, tuple(sorted(relax_keys)), hidden="relax")
-    for key in ("layers", "guards"):
-        if key in given:
-            if not isinstance(given[key], list):
-                raise ValueError(f"{key} {given[key]!r}: a list")
-            given[key] = tuple(given[key])
-    if "step_aside" in given:
-        aside = _object("step_aside", given["step_aside"])
-        _known(aside, StepAsideConfig, ())
-        given["step_aside"] = StepAsideConfig(**aside)
-    return LVSpecConfig(relax=relax, **given)
-
-
 def server_config() -> LVSpecConfig:
-    """The configuration of this process's server, from ``LVSPEC_CONFIG``."""
-    text = os.environ.get(CONFIG_ENV)
-    return parse_server(text) if text else LVSpecConfig()
+    """``config_json.server_config``, by the name the worker knows."""
+    from lvspec_sglang import config_json
+
+    return config_json.server_config()

@@ -13,7 +13,8 @@ import torch
 from sglang.srt.managers.schedule_batch import Req
 
 from lvspec_sglang.attention.chain_plan import Context
-from lvspec_sglang.config import RelaxConfig, RequestConfig, parse_request
+from lvspec_sglang.config import RelaxConfig, RequestConfig
+from lvspec_sglang.config_json import asked_of, parse_request
 from lvspec_sglang.counters import count
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel, Prompt
@@ -119,9 +120,8 @@ class Following:
 
     def _config(self, req: Req, sees: bool, stops: set[int]) -> RequestConfig:
         """Without a video, with a grammar or with log-probabilities a request is strict."""
-        asked = (req.sampling_params.custom_params or {}).get("lvspec")
         try:
-            config = parse_request(asked, self.default)
+            config = parse_request(asked_of(req.sampling_params.custom_params), self.default)
         except ValueError as error:
             # Refused where requests come in; one that gets here must not end the server.
             logger.warning("Request %s is served strictly: %s", req.rid, error)

@@ -7,7 +7,7 @@ The host has no hook for a plugin's flags. The value travels to the server's pro
 import os
 from typing import Any
 
-from lvspec_sglang.config import CONFIG_ENV
+from lvspec_sglang.config_json import CONFIG_ENV
 from lvspec_sglang.patches.base import Patch
 
 

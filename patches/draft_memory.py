@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lvspec_sglang.config import server_config
+from lvspec_sglang.config_json import server_config
 from lvspec_sglang.patches.base import Patch
 
 # Per position of a row: kept positions and the text fed (int64), the draft's slots (int32), the

@@ -6,7 +6,8 @@ there with HTTP 400; the scheduler, which uses them, would answer it with its ow
 
 from typing import Any
 
-from lvspec_sglang.config import RelaxConfig, parse_request
+from lvspec_sglang.config import RelaxConfig
+from lvspec_sglang.config_json import asked_of, parse_request
 from lvspec_sglang.patches.base import Patch
 
 
@@ -14,9 +15,9 @@ def check_relaxation(result: Any, self: Any, vocab_size: int) -> Any:
     """Parse the request's relaxation for its errors.
 
     Raises:
-        ValueError: see ``config.parse_request``.
+        ValueError: see ``config_json.asked_of`` and ``config_json.parse_request``.
     """
-    parse_request((self.custom_params or {}).get("lvspec"), RelaxConfig())
+    parse_request(asked_of(self.custom_params), RelaxConfig())
     return result
 
 

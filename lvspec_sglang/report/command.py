@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _record(arguments: argparse.Namespace) -> dict[str, Any]:
     """A kept run, or a new one."""
-    from lvspec_sglang.config import RelaxConfig, parse_request
+    from lvspec_sglang.config import RelaxConfig
+    from lvspec_sglang.config_json import parse_request
     from lvspec_sglang.report.record import check_record, record_run
 
     video, kept = arguments.video, arguments.record

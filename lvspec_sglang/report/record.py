@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from lvspec_sglang.client import Client
-from lvspec_sglang.config import RelaxConfig, parse_request
+from lvspec_sglang.config import RelaxConfig
+from lvspec_sglang.config_json import parse_request
 from lvspec_sglang.report.frames import read_frames
 from lvspec_sglang.verify.quantile import MIN_HELD, ScoreRing
 

@@ -11,7 +11,7 @@ from sglang.srt.model_executor import pool_configurator
 from sglang.srt.model_executor.pool_configurator import DefaultPoolConfigurator
 from transformers import Qwen2Config
 
-from lvspec_sglang.config import CONFIG_ENV
+from lvspec_sglang.config_json import CONFIG_ENV
 from lvspec_sglang.draft.kv_view import DraftKVView
 from lvspec_sglang.patches import draft_memory
 from lvspec_sglang.relaxation import Relaxation

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import decord
+import msgspec
 import pytest
 import torch
 from prometheus_client import REGISTRY
@@ -28,7 +29,7 @@ from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.utils import video_decoder as host_decoder
 
 from lvspec_sglang.clips import moving_square, write_clip
-from lvspec_sglang.config import CONFIG_ENV
+from lvspec_sglang.config_json import CONFIG_ENV
 from lvspec_sglang.metrics import INFO_KEY
 from lvspec_sglang.patches import (
     config_flag,
@@ -110,6 +111,15 @@ def test_a_misspelt_key_passes_the_host_and_not_the_patch() -> None:
     with pytest.raises(ValueError, match="unknown lvspec key 'losse_ratio'"):
         request_policy.check_relaxation(None, params, 100)
     request_policy.check_relaxation(None, SamplingParams(), 100)
+
+
+def test_custom_params_that_are_no_object_end_the_scheduler_without_the_patch() -> None:
+    params = SamplingParams(custom_params=[1])
+    params.verify(100)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(params), type=SamplingParams)
+    with pytest.raises(ValueError, match=r"custom_params \[1\]: a JSON object"):
+        request_policy.check_relaxation(None, params, 100)
 
 
 def test_entries_become_counts_only_with_the_patch() -> None:

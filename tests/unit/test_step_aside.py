@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvspec_sglang.clock import Clock
-from lvspec_sglang.config import StepAsideConfig, parse_server
+from lvspec_sglang.config import StepAsideConfig
+from lvspec_sglang.config_json import parse_server
 from lvspec_sglang.step_aside import Pace, StepAside
 
 CLOCK = Clock(torch.device("cpu"))
@@ -115,7 +116,7 @@ def test_results_arrive_later_than_rounds_start() -> None:
     ("given", "said"),
     [
         ('{"step_aside": 4}', "step_aside 4: a JSON object"),
-        ('{"step_aside": {"abvoe": 4}}', "unknown lvspec key 'abvoe'; allowed are above, measure"),
+        ('{"step_aside": {"abvoe": 4}}', "unknown step_aside key 'abvoe'; allowed are above,"),
         ('{"step_aside": {"above": -1}}', "step_aside above -1: a whole number from 0"),
         ('{"step_aside": {"trial": 0}}', "step_aside trial 0: a whole number from 1"),
         ('{"step_aside": {"run": true}}', "step_aside run True: a whole number from 1"),

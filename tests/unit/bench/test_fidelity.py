@@ -27,7 +27,7 @@ from lvspec_sglang.bench.rules import (
     presets,
 )
 from lvspec_sglang.cli import main
-from lvspec_sglang.config import parse_server
+from lvspec_sglang.config_json import parse_server
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.miniworld.clips import truth_of
 from lvspec_sglang.miniworld.scene import HELD_OUT, make_scene
