@@ -22,7 +22,8 @@ from lvspec_sglang.bench.conversations import (
     run_all,
 )
 from lvspec_sglang.bench.geometric import relaxed
-from lvspec_sglang.bench.rules import ALONE, STRICT, Rule, chosen
+from lvspec_sglang.bench.rule_sets import chosen
+from lvspec_sglang.bench.rules import ALONE, STRICT, Rule
 from lvspec_sglang.bench.tally import count, figures
 from lvspec_sglang.bench.versus import compare
 from lvspec_sglang.miniworld import paths

@@ -14,18 +14,8 @@ from lvspec_sglang.bench import bootstrap, fidelity, plot, table, tally, versus
 from lvspec_sglang.bench.answers import AnswerLog
 from lvspec_sglang.bench.conversations import chat, choose_questions, group_of
 from lvspec_sglang.bench.geometric import relaxed
-from lvspec_sglang.bench.rules import (
-    ALONE,
-    DEFAULT,
-    FLOOR,
-    STRICT,
-    Rule,
-    baselines,
-    chosen,
-    loose,
-    named_sets,
-    presets,
-)
+from lvspec_sglang.bench.rule_sets import chosen, named_sets
+from lvspec_sglang.bench.rules import ALONE, DEFAULT, FLOOR, STRICT, Rule, baselines, loose, presets
 from lvspec_sglang.cli import main
 from lvspec_sglang.config_json import parse_server
 from lvspec_sglang.miniworld import paths
