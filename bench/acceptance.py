@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lvspec_sglang.bench.conversations import CAPTION_TOKENS, chat, write_clips
-from lvspec_sglang.bench.strict import lvspec
+from lvspec_sglang.bench.prefix_servers import lvspec
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.serving import LocalServer, together
 

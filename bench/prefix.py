@@ -16,7 +16,7 @@ import torch
 from lvspec_sglang import tiny
 from lvspec_sglang.bench.acceptance import acceptance
 from lvspec_sglang.bench.conversations import VIDEO, chat, write_clips
-from lvspec_sglang.bench.strict import COMMON, lvspec
+from lvspec_sglang.bench.prefix_servers import alone, lvspec
 from lvspec_sglang.bench.traffic import Traffic
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.miniworld import paths
@@ -120,7 +120,7 @@ def prefill(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
 def turns(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Five turns on each clip with LVSPEC and without, side by side; mini pair."""
     target, draft = paths()
-    servers = {"alone": LocalServer(target, *COMMON), "lvspec": lvspec(target, draft, {})}
+    servers = {"alone": alone(target), "lvspec": lvspec(target, draft, {})}
     seen: dict[tuple[str, int], list[dict[str, float]]] = {}
     with together(*servers.values()):
         warm = write_clips(1, arguments.seed + arguments.clips, 0, folder)[0]
@@ -189,15 +189,15 @@ def traffic(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     """Random traffic on tiny checkpoints and a small pool; fails on a wrong answer or a leak."""
     target = tiny.write_qwen2_5_vl(folder / "target", tiny.TARGET, seed=1)
     near = tiny.write_perturbed(target, folder / "near", noise=0.02, seed=2)
-    alone = LocalServer(target, *COMMON)
+    reference = alone(target)
     server = lvspec(
         target, near, {"pruning": "verifier", "keep": 0.25, "keep_at_least": 1},
         "--max-total-tokens", "3000", "--chunked-prefill-size", "128",
     )  # fmt: skip
     server.env.update(LVSPEC_CHECK_DRAFT_KV="1", LVSPEC_POISON_DRAFT_KV="1")
     clips = [_long_clip(folder, 8 + 8 * number, number) for number in range(5)]
-    with together(alone, server):
-        load = Traffic(server, alone, clips, arguments.seed)
+    with together(reference, server):
+        load = Traffic(server, reference, clips, arguments.seed)
         load.run(arguments.traffic_seconds)
         row = {**load.counts, "leaked_tokens": load.leaked(), "wrong": len(load.wrong)}
     if row["leaked_tokens"] or row["wrong"]:

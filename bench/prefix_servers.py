@@ -6,7 +6,10 @@ from typing import Any
 
 from lvspec_sglang.serving import LocalServer, dtype
 
-COMMON = (*dtype(), "--random-seed", "1", "--enable-metrics")
+
+def alone(target: Path) -> LocalServer:
+    """A server of ``target`` without speculation."""
+    return LocalServer(target, *_common())
 
 
 def lvspec(target: Path, draft: Path | None, config: dict[str, Any], *more: str) -> LocalServer:
@@ -14,6 +17,10 @@ def lvspec(target: Path, draft: Path | None, config: dict[str, Any], *more: str)
     text = json.dumps({"preset": "strict", **config})
     path = () if draft is None else ("--speculative-draft-model-path", str(draft))
     return LocalServer(
-        target, *COMMON, "--speculative-algorithm", "LVSPEC", *path, "--lvspec-config", text,
+        target, *_common(), "--speculative-algorithm", "LVSPEC", *path, "--lvspec-config", text,
         *more,
     )  # fmt: skip
+
+
+def _common() -> tuple[str, ...]:
+    return (*dtype(), "--random-seed", "1", "--enable-metrics")
