@@ -40,11 +40,11 @@ def main() -> None:
             },
         ).choices[0]
         meta = answer.meta_info  # type: ignore[attr-defined]
-        drafted, rounds = meta["spec_num_correct_drafts"], meta["spec_verify_ct"]
+        accepted, rounds = meta["spec_num_correct_drafts"], meta["spec_verify_ct"]
         print(f"{question}\n  {answer.message.content}")
         print(
             f"  {meta['cached_tokens']} of {meta['prompt_tokens']} prompt tokens cached, "
-            f"{drafted / rounds:.1f} drafted tokens accepted a round"
+            f"{accepted / max(rounds, 1):.1f} drafted tokens accepted a round"
         )
         messages.append({"role": "assistant", "content": answer.message.content})
 

@@ -9,10 +9,10 @@ import torch
 from lvspec_sglang.client import Client
 from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.config_json import parse_request
+from lvspec_sglang.metrics import TRACE_COLUMNS
 from lvspec_sglang.report.frames import read_frames
 from lvspec_sglang.verify.quantile import MIN_HELD, ScoreRing
 
-TRACE_KEYS = ("kind", "drafted", "target", "relevance", "threshold", "log_ratio", "guarded")
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -63,7 +63,7 @@ def record_run(
         # As the rule computes it, so that nothing is rounded twice.
         "log_floor": float(torch.tensor(relax.floor).log()) if relax.floor else None,
         "ring": {"size": ScoreRing(1).size, "least": MIN_HELD, "reference": reference},
-        "trace": {key: trace[key] for key in TRACE_KEYS},
+        "trace": {key: trace[key] for key in TRACE_COLUMNS},
         "relaxed": _run(client, relaxed),
         "strict": _run(client, strict),
         "texts": _texts(client, {*trace["drafted"], *trace["target"]}),
@@ -82,7 +82,7 @@ def check_record(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict) or (missing := [key for key in needed if key not in record]):
         lacks = f"; it lacks {', '.join(missing)}" if isinstance(record, dict) else ""
         raise ValueError(f"not a record of `lvspec report --record`{lacks}")
-    lengths = {key: len(record["trace"].get(key, ())) for key in TRACE_KEYS}
+    lengths = {key: len(record["trace"].get(key, ())) for key in TRACE_COLUMNS}
     tokens = len(record["relaxed"]["ids"])
     if set(lengths.values()) != {tokens}:
         raise ValueError(f"a record of {tokens} tokens whose trace has {lengths}")

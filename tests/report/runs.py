@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lvspec_sglang.config import RelaxConfig
-from lvspec_sglang.report.record import TRACE_KEYS
+from lvspec_sglang.metrics import TRACE_COLUMNS
 from lvspec_sglang.verify.quantile import MIN_HELD, Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept
 
@@ -69,10 +69,10 @@ def simulate(
         return torch.randint(most, shape, generator=random)
 
     ring = fresh_ring(reference)
-    trace: dict[str, list[Any]] = {key: [] for key in TRACE_KEYS}
+    trace: dict[str, list[Any]] = {key: [] for key in TRACE_COLUMNS}
 
     def note(*values: Any) -> None:
-        for key, value in zip(TRACE_KEYS, values, strict=True):
+        for key, value in zip(TRACE_COLUMNS, values, strict=True):
             trace[key].append(value)
 
     note(Kind.TARGET, -1, 5, None, None, None, None)

@@ -11,9 +11,10 @@ import pytest
 from lvspec_sglang.cli import main
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.config import RelaxConfig
+from lvspec_sglang.metrics import TRACE_COLUMNS
 from lvspec_sglang.report.frames import FRAMES, read_frames
 from lvspec_sglang.report.page import differences, render
-from lvspec_sglang.report.record import TRACE_KEYS, check_record, pieces
+from lvspec_sglang.report.record import check_record, pieces
 from lvspec_sglang.verify.rule import Kind
 from tests.report.runs import simulate
 
@@ -105,7 +106,7 @@ def test_what_is_wrong_is_said_before_a_server_starts(
 def test_a_simulated_run_is_as_a_server_records_it(record: dict[str, Any]) -> None:
     """The tests of the page rest on it."""
     trace = record["trace"]
-    assert tuple(trace) == TRACE_KEYS
+    assert tuple(trace) == TRACE_COLUMNS
     for kind, drafted, target, token in zip(
         trace["kind"], trace["drafted"], trace["target"], record["relaxed"]["ids"], strict=True
     ):
