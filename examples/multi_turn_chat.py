@@ -40,7 +40,8 @@ def main() -> None:
             },
         ).choices[0]
         meta = answer.meta_info  # type: ignore[attr-defined]
-        accepted, rounds = meta["spec_num_correct_drafts"], meta["spec_verify_ct"]
+        # An answer of one token took no round, and says nothing of any.
+        accepted, rounds = meta.get("spec_num_correct_drafts", 0), meta.get("spec_verify_ct", 0)
         print(f"{question}\n  {answer.message.content}")
         print(
             f"  {meta['cached_tokens']} of {meta['prompt_tokens']} prompt tokens cached, "

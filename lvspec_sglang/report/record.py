@@ -94,8 +94,9 @@ def _run(client: Client, choice: dict[str, Any]) -> dict[str, Any]:
     return {
         "ids": ids,
         "pieces": pieces(client, ids),
-        "rounds": meta["spec_verify_ct"],
-        "accepted": meta["spec_num_correct_drafts"],
+        # An answer of one token took no round.
+        "rounds": meta.get("spec_verify_ct", 0),
+        "accepted": meta.get("spec_num_correct_drafts", 0),
     }
 
 

@@ -14,7 +14,7 @@ from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.metrics import TRACE_COLUMNS
 from lvspec_sglang.report.frames import FRAMES, read_frames
 from lvspec_sglang.report.page import differences, render
-from lvspec_sglang.report.record import check_record, pieces
+from lvspec_sglang.report.record import check_record, pieces, record_run
 from lvspec_sglang.verify.rule import Kind
 from tests.report.runs import simulate
 
@@ -52,6 +52,34 @@ def test_pieces_join_to_the_text_even_where_characters_are_split(text: str) -> N
     split = pieces(Bytes(), list(text.encode()))  # type: ignore[arg-type]
     assert len(split) == len(text.encode())
     assert "".join(split) == text
+
+
+class OneToken(Bytes):
+    """A server that answers with one token: no round, so its ``meta_info`` tells of none."""
+
+    url = "http://127.0.0.1:1"
+
+    def video_part(self, video: Path) -> dict[str, Any]:
+        return {"type": "video_url"}
+
+    def chat(self, messages: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        trace = {column: [65 if column == "target" else -1] for column in TRACE_COLUMNS}
+        return {"response_token_ids": [65], "meta_info": {"lvspec_trace": trace}}
+
+    def info(self) -> dict[str, Any]:
+        return {
+            "internal_states": [{"lvspec": {"reference_scores": []}}],
+            "model_path": "target",
+            "speculative_draft_model_path": None,
+            "speculative_num_steps": 10,
+        }
+
+
+def test_an_answer_without_a_round_can_be_recorded(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", moving_square(8, seed=1))
+    record = record_run(OneToken(), clip, "?", {"preset": "paper"}, 1)  # type: ignore[arg-type]
+    assert record["relaxed"] == {"ids": [65], "pieces": ["A"], "rounds": 0, "accepted": 0}
+    assert render(check_record(record))
 
 
 def test_frames_are_spread_over_the_video(tmp_path: Path) -> None:
