@@ -131,7 +131,7 @@ def accept_row(batch: int, device: str) -> dict[str, Any]:
     drafted = torch.where(share(batch, steps) < 0.7, target[:, :steps], 30)
     wide = torch.full((batch,), steps, device=device)
     half = torch.full((batch,), 0.5, device=device)
-    policy = Policy(wide, half, half, wide, wide, half > 1, half, wide)
+    policy = Policy(wide, half, half, half.sqrt(), wide, wide, half > 1, half, wide)
     relevance, log_ratio, entropy = (share(batch, steps) for _ in range(3))
     ring, rows = ScoreRing(batch, device=device), torch.arange(batch, device=device)
     ring.push(rows, share(batch, ring.size), torch.full_like(rows, ring.size))

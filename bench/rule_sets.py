@@ -4,37 +4,38 @@ import json
 from pathlib import Path
 
 from lvspec_sglang.bench.rules import (
+    BALANCED,
     DEFAULT,
-    FLOOR,
     STRICT,
+    Floors,
     Rule,
     baselines,
     fly,
     loose,
     presets,
 )
-from lvspec_sglang.config import GUARDS, PRUNERS, SCORERS
+from lvspec_sglang.config import GUARDS, PRESETS, PRUNERS, SCORERS
 
 RATIOS = (0.5, 0.7, 0.9)
 TARGET_LAYERS = 14
 MEASURED_LAYERS = [8, 12]
-BALANCED = {"preset": "balanced"}
+PRESET = {"preset": "balanced"}
 
 
 def main() -> list[Rule]:
-    """The presets, FLy, and the default's and the control's curves, bare and at the floor."""
+    """The presets, FLy, and the default's and the control's curves, bare and at the floors."""
     return [
         *presets(),
         *fly(),
         *loose(DEFAULT, RATIOS),
-        *loose(DEFAULT, (0.5, 0.7, 0.95), FLOOR),
+        *loose(DEFAULT, (0.5, 0.7, 0.95), BALANCED),
         *loose("random", (*RATIOS, 1.0)),
-        *loose("random", (0.5, 0.7, 1.0), FLOOR),
+        *loose("random", (0.5, 0.7, 1.0), BALANCED),
     ]
 
 
 def scorers() -> list[Rule]:
-    """The other scorers' curves, bare, at the floor and with the paper's shifts.
+    """The other scorers' curves, bare, at the floors and with the paper's shifts.
 
     ``cosine paper`` is the paper's rule with the paper's scorer.
     """
@@ -44,18 +45,17 @@ def scorers() -> list[Rule]:
         if scorer not in (DEFAULT, "random")
         for rule in (
             *loose(scorer, RATIOS),
-            *loose(scorer, (0.9,), FLOOR),
+            *loose(scorer, (0.9,), BALANCED),
             Rule(f"{scorer} paper", "paper by scorer", {"relevance": scorer}, {"preset": "paper"}),
         )
     ]
 
 
 def floors() -> list[Rule]:
-    """``balanced`` with other plausibility floors."""
-    return [
-        Rule(f"balanced floor {floor}", "balanced by floor", {}, BALANCED | {"floor": floor})
-        for floor in (0.001, 0.01, 0.03)
-    ]
+    """``balanced`` with other plausibility floors: level ones, and others that rise."""
+    ratio = PRESETS["balanced"].loose_ratio
+    pairs = ((0.001, 0.0), (0.003, 0.0), (0.01, 0.0), (0.0003, 0.01), (0.0007, 0.1))
+    return [rule for pair in pairs for rule in loose(DEFAULT, (ratio,), Floors(*pair))]
 
 
 def shifts() -> list[Rule]:
@@ -104,7 +104,7 @@ def layers() -> list[Rule]:
             f"balanced layers {','.join(map(str, chosen))}",
             "balanced by layers",
             {"layers": chosen},
-            BALANCED,
+            PRESET,
         )
         for chosen in choices
     ]

@@ -3,15 +3,29 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lvspec_sglang.config import PRESETS, LVSpecConfig, RelaxConfig
 from lvspec_sglang.config_json import parse_request, parse_server
 
 DEFAULT = LVSpecConfig().relevance
-FLOOR = PRESETS["balanced"].floor
 ALONE = "alone"
 STRICT = "strict"
+
+
+class Floors(NamedTuple):
+    """What a relaxed token needs, as ``RelaxConfig`` has it; together, as one curve has both."""
+
+    floor: float = 0.0
+    visual_floor: float = 0.0
+
+    @classmethod
+    def of(cls, relax: RelaxConfig) -> "Floors":
+        return cls(relax.floor, relax.visual_floor)
+
+
+BARE = Floors()
+BALANCED = Floors.of(PRESETS["balanced"])
 
 
 @dataclass(frozen=True)
@@ -71,20 +85,23 @@ def fly() -> list[Rule]:
     return rules
 
 
-def loose(relevance: str, ratios: Iterable[float], floor: float = 0.0) -> list[Rule]:
-    """Loose acceptance by a scorer: a curve of ratios at a plausibility floor."""
-    family = curve_name(relevance, floor)
+def loose(relevance: str, ratios: Iterable[float], floors: Floors = BARE) -> list[Rule]:
+    """Loose acceptance by a scorer: a curve of ratios at the same floors."""
+    family = curve_name(relevance, floors)
     return [
         Rule(
             f"{family} {ratio}",
             family,
             {"relevance": relevance},
-            {"loose_ratio": ratio, "floor": floor},
+            {"loose_ratio": ratio, **floors._asdict()},
         )
         for ratio in ratios
     ]
 
 
-def curve_name(relevance: str, floor: float) -> str:
-    """The family of a scorer's curve at a plausibility floor."""
-    return relevance + f" floor {floor}" * bool(floor)
+def curve_name(relevance: str, floors: Floors) -> str:
+    """The family of a scorer's curve at its floors."""
+    if floors == BARE:
+        return relevance
+    rising = f" to {floors.visual_floor}" * (floors.visual_floor > floors.floor)
+    return f"{relevance} floor {floors.floor}{rising}"

@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 
 from lvspec_sglang.bench.bootstrap import interval, ratios
-from lvspec_sglang.bench.rules import ALONE, DEFAULT, FLOOR, STRICT, Rule, curve_name, loose
+from lvspec_sglang.bench.rules import (
+    ALONE,
+    BALANCED,
+    BARE,
+    DEFAULT,
+    STRICT,
+    Floors,
+    Rule,
+    curve_name,
+    loose,
+)
 from lvspec_sglang.bench.tally import Counts, kept_samples
-from lvspec_sglang.config import PRESETS
+from lvspec_sglang.config import PRESETS, RelaxConfig
 
 
 def compare(
@@ -18,7 +28,7 @@ def compare(
     """Kept minus a control's kept at the same T, with interval and verdict.
 
     ``over_random`` of a guided rule: against random relaxation. ``over_default`` of FLy: against
-    the default scorer. The control has the rule's plausibility floor, or that of the preset
+    the default scorer. The control has the rule's plausibility floors, or those of the preset
     ``balanced``, where the run has such a curve and it reaches the rule's T, and none otherwise;
     strict verification is where it begins. Left out where that does not reach it either.
     """
@@ -27,24 +37,23 @@ def compare(
         return {}
     found = {}
     if meaning["relevance"] != "random":
-        found["over_random"] = _against(
-            "random", meaning["relax"]["floor"], rule, rules, counts, draws
-        )
+        floors = Floors.of(RelaxConfig(**meaning["relax"]))
+        found["over_random"] = _against("random", floors, rule, rules, counts, draws)
     if meaning["relax"]["rule"] == "fly":
-        found["over_default"] = _against(DEFAULT, FLOOR, rule, rules, counts, draws)
+        found["over_default"] = _against(DEFAULT, BALANCED, rule, rules, counts, draws)
     return {key: value for key, value in found.items() if value is not None}
 
 
 def _against(
     scorer: str,
-    floor: float,
+    floors: Floors,
     rule: Rule,
     rules: Sequence[Rule],
     counts: Mapping[str, Counts],
     draws: np.ndarray,
 ) -> dict[str, Any] | None:
     own, alone = counts[rule.name], counts[ALONE]
-    for at in dict.fromkeys((floor, 0.0)):
+    for at in dict.fromkeys((floors, BARE)):
         curve = [counts[member.name] for member in rules if _on_curve(member, scorer, at)]
         if not curve:
             continue
@@ -66,11 +75,11 @@ def _against(
     }
 
 
-def _on_curve(rule: Rule, scorer: str, floor: float) -> bool:
+def _on_curve(rule: Rule, scorer: str, floors: Floors) -> bool:
     meaning = rule.meaning()
     if meaning is None or not (ratio := meaning["relax"]["loose_ratio"]):
         return False
-    (point,) = loose(scorer, (ratio,), floor)
+    (point,) = loose(scorer, (ratio,), floors)
     return meaning == point.meaning()
 
 

@@ -44,6 +44,8 @@ class RelaxConfig:
         draft_shift: accept x_i if it is the target's token up to so many places away.
         target_shift: accept x_i if y_i is drafted up to so many places away.
         floor: a relaxed token needs at least this share of the probability of the target's own.
+        visual_floor: the share that a loose token needs where the position is as visual as a loose
+            one may be; in between, the logarithm grows with relevance. At most ``floor``: no more.
         fly_entropy_threshold: for ``fly``; the least entropy of an uncertain target, in nats over
             its three likeliest tokens.
         fly_window_size: for ``fly``; how many drafted tokens after a mismatch must match.
@@ -54,6 +56,7 @@ class RelaxConfig:
     draft_shift: int = 0
     target_shift: int = 0
     floor: float = 0.0
+    visual_floor: float = 0.0
     fly_entropy_threshold: float = 0.3
     fly_window_size: int = 6
 
@@ -61,6 +64,9 @@ class RelaxConfig:
         one_of("rule", self.rule, RULES)
         _within("loose_ratio", self.loose_ratio, 0.0, 1.0)
         _within("floor", self.floor, 0.0, 1.0)
+        _within("visual_floor", self.visual_floor, 0.0, 1.0)
+        if self.visual_floor and not self.floor:
+            raise ValueError(f"visual_floor {self.visual_floor}: give a floor above 0 beside it")
         _within("fly_entropy_threshold", self.fly_entropy_threshold, 0.0, MAX_FLY_ENTROPY)
         for name in ("draft_shift", "target_shift", "fly_window_size"):
             _whole_number(name, getattr(self, name), MAX_SHIFT)
@@ -78,7 +84,7 @@ PRESETS = {
     # The rule as the paper has it; window and side of its position shift are not published.
     "paper": RelaxConfig(loose_ratio=0.7, draft_shift=3, target_shift=3),
     # Ours, for a target whose relevance was measured.
-    "balanced": RelaxConfig(loose_ratio=0.9, floor=0.003),
+    "balanced": RelaxConfig(loose_ratio=0.9, floor=0.0007, visual_floor=0.01),
     "fast": RelaxConfig(loose_ratio=0.95, floor=0.001),
 }
 

@@ -61,7 +61,8 @@ def record_run(
         "preset": given.get("preset"),
         "relax": dataclasses.asdict(relax),
         # As the rule computes it, so that nothing is rounded twice.
-        "log_floor": float(torch.tensor(relax.floor).log()) if relax.floor else None,
+        "log_floor": _log(relax.floor),
+        "log_visual_floor": _log(max(relax.floor, relax.visual_floor)),
         "ring": {"size": ScoreRing(1).size, "least": MIN_HELD, "reference": reference},
         "trace": {key: trace[key] for key in TRACE_COLUMNS},
         "relaxed": _run(client, relaxed),
@@ -87,6 +88,10 @@ def check_record(record: Any) -> dict[str, Any]:
     if set(lengths.values()) != {tokens}:
         raise ValueError(f"a record of {tokens} tokens whose trace has {lengths}")
     return record
+
+
+def _log(share: float) -> float | None:
+    return float(torch.tensor(share).log()) if share else None
 
 
 def _run(client: Client, choice: dict[str, Any]) -> dict[str, Any]:

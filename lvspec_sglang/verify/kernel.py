@@ -16,17 +16,21 @@ _MIN_HELD = tl.constexpr(MIN_HELD)
 
 
 @triton.jit
-def _running_quantile(
+def _lowest_and_quantile(
     scores: tl.tensor, count: tl.tensor, ratio: tl.tensor, SIZE: tl.constexpr, BLOCK: tl.constexpr
-) -> tl.tensor:
-    """``quantile.running_quantile`` of the row at pointer ``scores``, by counting, not sorting."""
+) -> tuple[tl.tensor, tl.tensor]:
+    """``ScoreRing.lowest`` and ``running_quantile`` of the row at pointer ``scores``.
+
+    The quantile is found by counting, not by sorting.
+    """
     held = tl.minimum(count, SIZE)
     places = tl.arange(0, BLOCK)
     value = tl.load(scores + places, mask=places < held, other=float("inf"))
     at_most = tl.sum((value[None, :] <= value[:, None]).to(tl.int32), axis=1)
     rank = tl.floor(ratio * held.to(tl.float32)).to(tl.int32)
     smallest = tl.min(tl.where(at_most >= rank, value, float("inf")), axis=0)
-    return tl.where((rank >= 1) & (held >= _MIN_HELD), smallest, float("-inf"))
+    quantile = tl.where((rank >= 1) & (held >= _MIN_HELD), smallest, float("-inf"))
+    return tl.min(value, axis=0), quantile
 
 
 @triton.jit
@@ -36,6 +40,7 @@ def accept_kernel(
     limit: tl.tensor,
     ratio: tl.tensor,
     log_floor: tl.tensor,
+    log_visual_floor: tl.tensor,
     draft_shift: tl.tensor,
     target_shift: tl.tensor,
     fly: tl.tensor,
@@ -73,8 +78,9 @@ def accept_kernel(
     if relevance is not None:
         at = request * STEPS + places
         may_not = tl.load(guarded + at, mask=inside, other=1)
-        plausible = tl.load(log_ratio + at, mask=inside, other=0.0) >= tl.load(log_floor + request)
-        allowed = inside & (passed == 0) & (may_not == 0) & plausible
+        likely = tl.load(log_ratio + at, mask=inside, other=0.0)
+        low_floor = tl.load(log_floor + request)
+        allowed = inside & (passed == 0) & (may_not == 0) & (likely >= low_floor)
 
         ahead = places[None, :] - places[:, None]
         window = tl.load(fly_window_size + request)
@@ -83,7 +89,7 @@ def accept_kernel(
         unsure = tl.load(entropy + at, mask=inside, other=0.0)
         uncertain = unsure >= tl.load(fly_entropy_threshold + request)
         row = tl.load(ring_rows + request)
-        most = _running_quantile(
+        lowest, most = _lowest_and_quantile(
             ring_scores + row * RING_SIZE,
             tl.load(ring_count + row),
             tl.load(ratio + request),
@@ -91,7 +97,13 @@ def accept_kernel(
             RING_BLOCK,
         )
         tl.store(threshold + request, most)
-        wordy = tl.load(relevance + at, mask=inside, other=0.0) <= most
+        visual = tl.load(relevance + at, mask=inside, other=0.0)
+        high_floor = tl.load(log_visual_floor + request)
+        span = most - lowest
+        depth = tl.minimum(tl.maximum(most - visual, 0.0), span)
+        reached = (likely - high_floor) * span >= depth * (low_floor - high_floor)
+        within = visual <= most
+        wordy = within & tl.where(low_floor > float("-inf"), reached, within)
         by_fly = tl.load(fly + request) != 0
         loose = allowed & ((by_fly & later & uncertain) | ((by_fly == 0) & wordy))
 
@@ -130,7 +142,7 @@ def accept_triton(
     batch, steps = drafted.shape
     assert steps <= MAX_STEPS, f"the kernel decides at most {MAX_STEPS} drafted tokens, not {steps}"
     # The device's fast logarithm differs from torch's in the last bit, so torch takes it.
-    policy = policy._replace(floor=policy.floor.log())
+    policy = policy._replace(floor=policy.floor.log(), visual_floor=policy.visual_floor.log())
     accept_lens = torch.empty(batch, dtype=torch.int32, device=drafted.device)
     tokens = torch.empty(batch, steps + 1, dtype=torch.int64, device=drafted.device)
     kinds = torch.empty(batch, steps + 1, dtype=torch.int8, device=drafted.device)

@@ -84,8 +84,15 @@ class ScoreRing:
         Returns:
             ``[batch]`` float32.
         """
-        held = self.count[rows].clamp(max=self.size)
-        return running_quantile(self.scores[rows], held, ratio)
+        return running_quantile(self.scores[rows], self._held(rows), ratio)
+
+    def lowest(self, rows: torch.Tensor) -> torch.Tensor:
+        """The lowest score that each of ``rows``, ``[batch]``, holds, float32; inf without one."""
+        empty = torch.arange(self.size, device=rows.device) >= self._held(rows)[:, None]
+        return self.scores[rows].masked_fill(empty, torch.inf).amin(dim=1)
+
+    def _held(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.count[rows].clamp(max=self.size)
 
 
 class Recent(NamedTuple):

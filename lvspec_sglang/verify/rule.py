@@ -34,6 +34,9 @@ class Policy(NamedTuple):
         ratio: ``[batch]`` float32; share of the request's recent scores whose largest is the
             threshold up to which a position is loose; 0: none is.
         floor: ``[batch]`` float32; a relaxed token needs ``p(x_i) >= floor * p(y_i)``.
+        visual_floor: ``[batch]`` float32, at least ``floor``; what a loose token needs instead at
+            the threshold. Between the lowest recent score and the threshold the logarithm of what
+            is needed grows linearly. Without a floor there is no visual one.
         draft_shift: ``[batch]`` int64; x_i may be the target's token up to so many places away.
         target_shift: ``[batch]`` int64; y_i may be drafted up to so many places away.
         fly: ``[batch]`` bool; FLy's rule instead of the loose one.
@@ -44,6 +47,7 @@ class Policy(NamedTuple):
     limit: torch.Tensor
     ratio: torch.Tensor
     floor: torch.Tensor
+    visual_floor: torch.Tensor
     draft_shift: torch.Tensor
     target_shift: torch.Tensor
     fly: torch.Tensor
@@ -108,12 +112,14 @@ def accept(
     loose = shift = torch.zeros_like(match)
     threshold = torch.full_like(policy.ratio, -torch.inf)
     if evidence is not None:
-        threshold = evidence.recent.ring.threshold(evidence.recent.rows, policy.ratio)
+        ring, rows = evidence.recent
+        lowest, threshold = ring.lowest(rows), ring.threshold(rows, policy.ratio)
         allowed = ~match & ~evidence.guarded & (evidence.log_ratio >= policy.floor.log()[:, None])
+        wordy = (evidence.relevance <= threshold[:, None]) & likely_enough(
+            evidence, lowest, threshold, policy
+        )
         lenient = torch.where(
-            policy.fly[:, None],
-            fly_lenient(match, evidence.entropy, policy),
-            evidence.relevance <= threshold[:, None],
+            policy.fly[:, None], fly_lenient(match, evidence.entropy, policy), wordy
         )
         loose = allowed & lenient
         shift = allowed & ~loose & shifted(drafted, target[:, :steps], policy)
@@ -135,6 +141,25 @@ def plain(target: torch.Tensor) -> Verdict:
     first = target[:, 0]
     lens = torch.ones_like(first, dtype=torch.int32)
     return Verdict(lens, target, kinds, torch.full_like(first, -torch.inf, dtype=torch.float32))
+
+
+def likely_enough(
+    evidence: Evidence, lowest: torch.Tensor, threshold: torch.Tensor, policy: Policy
+) -> torch.Tensor:
+    """Whether x_i is as likely as so visual a position wants it, ``[batch, K]`` bool.
+
+    ``log p(x_i) - log p(y_i)`` has to reach the line from ``log floor`` at the lowest recent score
+    to ``log visual_floor`` at the threshold. (Ours. Products are compared, not quotients, so that
+    every device rounds alike.)
+
+    Args:
+        lowest, threshold: ``[batch]`` float32, of the recent scores.
+    """
+    floor, visual_floor = policy.floor.log()[:, None], policy.visual_floor.log()[:, None]
+    span = (threshold - lowest)[:, None]
+    depth = (threshold[:, None] - evidence.relevance).clamp(min=0).minimum(span)
+    reached = (evidence.log_ratio - visual_floor) * span >= depth * (floor - visual_floor)
+    return reached | (policy.floor == 0)[:, None]
 
 
 def shifted(drafted: torch.Tensor, target: torch.Tensor, policy: Policy) -> torch.Tensor:

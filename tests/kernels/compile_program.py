@@ -17,8 +17,8 @@ from lvspec_sglang.verify.rule import MAX_STEPS
 
 ALWAYS = {
     **dict.fromkeys(("drafted", "target", "limit", "draft_shift", "target_shift"), "*i64"),
-    **dict.fromkeys(("ratio", "log_floor", "threshold", "fly_entropy_threshold"), "*fp32"),
-    "fly_window_size": "*i64",
+    **dict.fromkeys(("ratio", "log_floor", "log_visual_floor", "threshold"), "*fp32"),
+    **{"fly_entropy_threshold": "*fp32", "fly_window_size": "*i64"},
     **{"fly": "*i1", "accept_lens": "*i32", "tokens": "*i64", "kinds": "*i8"},
 }
 EVIDENCE = {

@@ -41,10 +41,12 @@ def random_chain(dice: Dice, batch: int, steps: int) -> tuple[torch.Tensor, torc
 
 
 def random_policy(dice: Dice, batch: int, steps: int) -> Policy:
+    floor = dice.one_of([0.0, 0.1, 0.3, 1.0], batch)
     return Policy(
         limit=torch.where(dice.share(batch) < 0.7, steps, dice.below(steps + 1, batch)),
         ratio=dice.one_of([0.0, 0.0, 0.1, 0.5, 0.7, 1.0], batch),
-        floor=dice.one_of([0.0, 0.1, 0.3, 1.0], batch),
+        floor=floor,
+        visual_floor=floor.maximum(dice.one_of([0.0, 0.0, 0.6, 1.0], batch)),
         draft_shift=dice.below(4, batch),
         target_shift=dice.below(4, batch),
         fly=dice.share(batch) < 0.3,

@@ -12,11 +12,12 @@ import torch
 from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.report.page import render
 from lvspec_sglang.verify.quantile import Recent
-from lvspec_sglang.verify.rule import Kind, shifted
+from lvspec_sglang.verify.rule import Kind, likely_enough, shifted
 from tests.report.browser import Browser
 from tests.report.runs import ROW, Round, decide, fresh_ring, policy_of, settle, simulate
 
 RELAXED = RelaxConfig(loose_ratio=0.5, draft_shift=2, target_shift=1, floor=0.05)
+RISING = RelaxConfig(loose_ratio=0.9, floor=0.01, visual_floor=0.8)
 RATIOS = [0.0, 0.05, 0.125, 0.3, 0.5, 0.61, 0.7, 0.99, 1.0]
 
 
@@ -45,6 +46,8 @@ def expected(
         policy = policy_of(relax)
         # The trace knows the decided places only.
         shift = shifted(chain.drafted[:, :decided], chain.target[:, :decided], policy)[0]
+        bound = torch.tensor([threshold])
+        likely = likely_enough(evidence, ring.lowest(ROW), bound, policy)[0].tolist()
         for i in range(decided):
             recorded = record["trace"]["kind"][at + i]
             match = bool(chain.drafted[0, i] == chain.target[0, i])
@@ -54,7 +57,7 @@ def expected(
             thresholds.append(threshold)
             if match:
                 kinds.append(Kind.MATCH)
-            elif allowed and float(evidence.relevance[0, i]) <= threshold:
+            elif allowed and likely[i] and float(evidence.relevance[0, i]) <= threshold:
                 kinds.append(Kind.LOOSE)
             elif recorded == Kind.SHIFT or (recorded == Kind.LOOSE and bool(shift[i])):
                 kinds.append(Kind.SHIFT)
@@ -73,6 +76,8 @@ def expected(
     [
         (RELAXED, []),
         (RELAXED, [place / 64 for place in range(64)]),
+        (RISING, []),
+        (RISING, [place / 64 for place in range(64)]),
         (RelaxConfig(loose_ratio=0.7), []),
         (RelaxConfig(draft_shift=3), []),
     ],

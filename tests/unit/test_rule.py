@@ -21,7 +21,9 @@ class Row:
     limit: int = 32
     ratio: float = 1.0
     threshold: float = -math.inf  # all that was scored before
+    lowest: float | None = None  # of what was scored before; None: the threshold
     floor: float = 0.0
+    visual_floor: float = 0.0  # or floor, where that is more
     draft_shift: int = 0
     target_shift: int = 0
     fly: bool = False
@@ -40,9 +42,15 @@ def decide(rows: list[Row], relaxed: bool = True) -> Verdict:
     drafted = torch.tensor([row.drafted for row in rows])
     target = torch.tensor([row.target for row in rows])
     policy = Policy(*(torch.tensor([getattr(r, name) for r in rows]) for name in Policy._fields))
-    threshold = torch.tensor([[row.threshold] * MIN_HELD for row in rows])
+    policy = policy._replace(visual_floor=policy.visual_floor.maximum(policy.floor))
+    scored = torch.tensor(
+        [
+            [row.threshold if row.lowest is None else row.lowest] + [row.threshold] * MIN_HELD
+            for row in rows
+        ]
+    )
     ring, index = ScoreRing(len(rows)), torch.arange(len(rows))
-    ring.push(index, threshold, torch.full_like(index, MIN_HELD))
+    ring.push(index, scored, torch.full_like(index, MIN_HELD + 1))
     evidence = Evidence(
         column("relevance", 0.5),
         column("log_ratio", 0.0),
@@ -140,6 +148,24 @@ def test_floor_bounds_both_relaxations() -> None:
     assert one(swapped) == [(1, SHIFT), (1, TARGET)]
 
 
+def test_the_floor_rises_with_relevance() -> None:
+    """From 0.01 at the lowest score to 1 at the threshold, 0.1 half-way."""
+    rising = {"threshold": 0.9, "lowest": 0.1, "floor": 0.01, "visual_floor": 1.0}
+
+    def passes(relevance: float, share: float) -> bool:
+        row = Row([1], [6, 7], relevance=[relevance], log_ratio=[math.log(share)], **rising)
+        return one(row)[0] == (1, LOOSE)
+
+    assert passes(0.1, 0.011) and not passes(0.1, 0.009)
+    assert passes(0.0, 0.011), "no score of the ring's is lower: the floor is not"
+    assert passes(0.5, 0.101) and not passes(0.5, 0.099)
+    assert passes(0.9, 1.0) and not passes(0.9, 0.99)
+    rising["floor"] = 0.0
+    assert passes(0.9, 1e-9), "without a floor there is none"
+    rising |= {"floor": 0.3, "visual_floor": 0.3}
+    assert passes(0.9, 0.31) and not passes(0.1, 0.29)
+
+
 def test_guards_hold_against_every_relaxation_but_let_matches_pass() -> None:
     relaxed = {"threshold": 1.0, "draft_shift": 1, "target_shift": 1}
     row = Row([1, 2, 3], [1, 3, 2, 8], guarded=[True, True, False], **relaxed)
@@ -178,6 +204,14 @@ def test_requests_of_a_batch_do_not_meet() -> None:
     assert committed(decide(rows)) == [one(row) for row in rows]
 
 
+def wordy(row: Row, i: int) -> bool:
+    if row.relevance[i] > row.threshold or row.floor == 0 or row.lowest is None:
+        return row.relevance[i] <= row.threshold
+    height = (row.relevance[i] - row.lowest) / (row.threshold - row.lowest)
+    up, down = math.log(max(row.floor, row.visual_floor)), math.log(row.floor)
+    return row.log_ratio[i] >= down + max(0.0, height) * (up - down)
+
+
 def by_loop(row: Row) -> list[tuple[int, int]]:
     """The rule, a token at a time."""
     steps = len(row.drafted)
@@ -186,7 +220,7 @@ def by_loop(row: Row) -> list[tuple[int, int]]:
         end = i + 1 + row.fly_window_size
         followed = end <= steps and row.drafted[i + 1 : end] == row.target[i + 1 : end]
         unsure = row.entropy[i] >= row.fly_entropy_threshold
-        lenient = unsure and followed if row.fly else row.relevance[i] <= row.threshold
+        lenient = unsure and followed if row.fly else wordy(row, i)
         near = [(row.drafted[j], row.target[j], abs(i - j)) for j in range(steps)]
         shifted = any(t == x and d <= row.draft_shift for _, t, d in near)
         shifted |= any(t == y and d <= row.target_shift for t, _, d in near)
@@ -218,12 +252,16 @@ strict_row = st.builds(Row, chain(words), chain(words, STEPS + 1), st.integers(0
 def relaxed_rows(draw: st.DrawFn) -> Row:
     target = draw(chain(words, STEPS + 1))
     mistakes = draw(st.dictionaries(st.integers(0, STEPS - 1), words, max_size=4))
+    threshold = draw(st.sampled_from([-math.inf, 0.29, 0.7]))
+    floor = draw(st.sampled_from([0.0, 0.3, 1.0]))
     return Row(
         drafted=[mistakes.get(i, token) for i, token in enumerate(target[:STEPS])],
         target=target,
         limit=draw(st.sampled_from([0, 3, STEPS, STEPS + 1])),
-        threshold=draw(st.sampled_from([-math.inf, 0.29, 0.7])),
-        floor=draw(st.sampled_from([0.0, 0.3, 1.0])),
+        threshold=threshold,
+        lowest=draw(st.sampled_from([None, 0.0, 0.1])) if threshold > -math.inf else None,
+        floor=floor,
+        visual_floor=draw(st.sampled_from([0.0, 0.5, 0.7, 1.0])),
         draft_shift=draw(st.integers(0, 3)),
         target_shift=draw(st.integers(0, 3)),
         fly=draw(st.booleans()),

@@ -15,7 +15,17 @@ from lvspec_sglang.bench.answers import AnswerLog
 from lvspec_sglang.bench.conversations import chat, choose_questions, group_of
 from lvspec_sglang.bench.geometric import relaxed
 from lvspec_sglang.bench.rule_sets import chosen, named_sets
-from lvspec_sglang.bench.rules import ALONE, DEFAULT, FLOOR, STRICT, Rule, baselines, loose, presets
+from lvspec_sglang.bench.rules import (
+    ALONE,
+    BALANCED,
+    DEFAULT,
+    STRICT,
+    Rule,
+    baselines,
+    curve_name,
+    loose,
+    presets,
+)
 from lvspec_sglang.cli import main
 from lvspec_sglang.config_json import parse_server
 from lvspec_sglang.miniworld import paths
@@ -272,7 +282,7 @@ def test_the_bare_control_stands_in_where_the_one_at_the_floor_ends(
 ) -> None:
     alone, strict = baselines()
     balanced = next(rule for rule in presets() if rule.name == "balanced")
-    (near,), (far,) = loose("random", (0.5,), FLOOR), loose("random", (1.0,))
+    (near,), (far,) = loose("random", (0.5,), BALANCED), loose("random", (1.0,))
     fly = Rule("fly", "fly", {}, {"rule": "fly"})
     rules = [(alone, 0, False), (strict, 8, False), (balanced, 16, False), (fly, 10, True)]
     rules += [(near, 12, True), (far, 20, True)]
@@ -282,5 +292,5 @@ def test_the_bare_control_stands_in_where_the_one_at_the_floor_ends(
     by_rule = {row["rule"]: row for row in rows}
     assert by_rule["balanced"]["over_random"]["control"] == "random"
     assert by_rule["fly"]["over_random"]["control"] == "random"
-    assert by_rule["fly"]["over_default"]["control"] == f"{DEFAULT} floor {FLOOR}"
+    assert by_rule["fly"]["over_default"]["control"] == curve_name(DEFAULT, BALANCED)
     assert by_rule["fly"]["over_default"]["verdict"] == "worse"
