@@ -1,10 +1,8 @@
 """The ``lvspec bench`` command: one subcommand a measurement, the same arguments for all."""
 
 import argparse
-import contextlib
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,22 +87,11 @@ def _guarded(
             raise ValueError(
                 f"--clips {arguments.clips} --seed {arguments.seed}: at least 1 clip, a seed from 0"
             )
-        with stopped_servers_on_sigterm():
-            run(arguments)
+        run(arguments)
     except (ValueError, FileNotFoundError, ServerFailed) as error:
         print(f"lvspec bench {name}: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-@contextlib.contextmanager
-def stopped_servers_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM an exception, so that a bench that is ended ends its servers first."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _fidelity(arguments: argparse.Namespace) -> None:

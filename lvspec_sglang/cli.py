@@ -8,12 +8,14 @@ from lvspec_sglang import chat
 from lvspec_sglang.bench.cli import add_parser as add_bench
 from lvspec_sglang.miniworld.cli import add_parser as add_miniworld
 from lvspec_sglang.report import command as report
+from lvspec_sglang.serving import exit_on_signals
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``lvspec`` with ``argv`` (default: the process's); return the exit status."""
     arguments = _parser().parse_args(argv)
-    return int(arguments.run(arguments))
+    with exit_on_signals():
+        return int(arguments.run(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,8 +21,10 @@ from lvspec_sglang.client import Client
 START_TIMEOUT_S = 600.0
 START_TIMEOUT_ENV = "LVSPEC_START_TIMEOUT_S"
 LOGS_ENV = "LVSPEC_SERVER_LOGS"
+METRICS, METRICS_ENV = "--enable-metrics", "PROMETHEUS_MULTIPROC_DIR"
 MEMORY = "--mem-fraction-static"
 SHARED = 0.85  # of a GPU's free memory; the rest is for what servers on it compute
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class ServerFailed(RuntimeError):
@@ -59,14 +62,23 @@ class LocalServer(Client):
         self.env = {**os.environ, **(env or {})}
         self.timeout_s = float(os.environ.get(START_TIMEOUT_ENV, timeout_s))
         self.process: subprocess.Popen[bytes] | None = None
-        self.keep_log = os.environ.get(LOGS_ENV)
-        self.log = Path(tempfile.mkstemp(".log", "lvspec-server-", self.keep_log)[1])
+        self.keep_log = os.environ.get(LOGS_ENV) or None
+        self.log: Path | None = None  # from start() on
+        self._metrics: str | None = None
 
     def start(self) -> None:
         """Start the process without waiting for it."""
-        with self.log.open("wb") as log:
+        if self.keep_log is not None:
+            Path(self.keep_log).mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(".log", "lvspec-server-", self.keep_log)
+        self.log, env = Path(name), self.env
+        if METRICS in self.command:
+            # The host deletes a folder of its own making only where it is ended gently.
+            self._metrics = tempfile.mkdtemp(prefix="lvspec-metrics-")
+            env = {**env, METRICS_ENV: self._metrics}
+        with open(descriptor, "wb") as log:
             self.process = subprocess.Popen(
-                self.command, env=self.env, stdout=log, stderr=log, start_new_session=True
+                self.command, env=env, stdout=log, stderr=log, start_new_session=True
             )
 
     def wait_ready(self, progress: Callable[[float], None] = lambda seconds: None) -> None:
@@ -101,7 +113,9 @@ class LocalServer(Client):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
-        if not self.keep_log:
+        if self._metrics is not None:
+            shutil.rmtree(self._metrics, ignore_errors=True)
+        if self.log is not None and self.keep_log is None:
             self.log.unlink(missing_ok=True)
 
     def __enter__(self) -> "LocalServer":
@@ -123,6 +137,7 @@ class LocalServer(Client):
 
     def log_tail(self, lines: int = 25) -> str:
         """The last ``lines`` lines of the server's log."""
+        assert self.log is not None, "start() first"
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def scheduler_state(self) -> dict[str, Any]:
@@ -138,6 +153,24 @@ class LocalServer(Client):
                 name, value = line.split("{")[0].split(" ")[0], float(line.rsplit(" ", 1)[1])
                 counted[name] = counted.get(name, 0.0) + value
         return counted
+
+
+@contextlib.contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP exceptions, so that a command that is ended ends its servers first.
+
+    They live in sessions of their own, which what ends the command does not reach. A signal that
+    is ignored already, as under nohup, stays ignored.
+    """
+    before = {number: signal.getsignal(number) for number in ENDING}
+    heard = [number for number in ENDING if before[number] is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 @contextlib.contextmanager
