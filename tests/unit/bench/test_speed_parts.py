@@ -205,22 +205,6 @@ def test_a_server_that_fails_does_not_take_the_others_rows(
     assert all("out of memory" in said for said in runs.failed)
 
 
-def test_the_environment_names_a_folder_that_keeps_logs(
-    make_server: Callable[..., LocalServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone = make_server()
-    monkeypatch.setenv("LVSPEC_SERVER_LOGS", str(tmp_path))
-    kept = make_server()
-    for server in (gone, kept):
-        server.command = ["echo", "hello"]
-        server.start()
-        assert server.process is not None
-        server.process.wait()
-        server.stop()
-    assert not gone.log.exists()
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["hello\n"]
-
-
 def test_a_simulated_trace_has_the_mean_asked_for() -> None:
     for mean in (0.5, 3.28, 7.76):
         trace = accepted_trace(mean, 10, rounds=20_000)
