@@ -28,7 +28,7 @@ from lvspec_sglang.bench.tally import count, figures
 from lvspec_sglang.bench.versus import compare
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.record import new_record, write_record
-from lvspec_sglang.serving import LocalServer
+from lvspec_sglang.serving import LocalServer, dtype
 
 SOUND = 0.98
 DRAFT_STEPS = 10  # the server's default
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         log.check(truths)
         record = new_record("fidelity") | {
             "pair": "mini",
-            "dtype": "float32",
+            "dtype": dtype()[1],
             "concurrent": CONCURRENT,
             "servers": [],
             **{key: getattr(arguments, key) for key in ("clips", "seed", "questions")},
@@ -168,7 +168,7 @@ def start(config: dict[str, Any] | None) -> LocalServer:
     """A server of the mini pair's target; with LVSPEC and ``config`` unless that is None."""
     target, draft = paths()
     arguments = [
-        "--dtype", "float32", "--random-seed", "1", "--max-running-requests", str(CONCURRENT),
+        *dtype(), "--random-seed", "1", "--max-running-requests", str(CONCURRENT),
         "--max-total-tokens", str(KV_TOKENS), "--prefill-max-requests", str(PREFILLS),
     ]  # fmt: skip
     if config is not None:

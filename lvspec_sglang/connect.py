@@ -9,7 +9,7 @@ from pathlib import Path
 import requests
 
 from lvspec_sglang.client import Client, Refused
-from lvspec_sglang.serving import LocalServer, ServerFailed
+from lvspec_sglang.serving import LocalServer, ServerFailed, dtype
 
 ERRORS = (ValueError, OSError, Refused, ServerFailed)
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--url``, ``--model`` and ``--draft``."""
     parser.add_argument("--url", help="a running server, for example http://127.0.0.1:30000")
     parser.add_argument("--model", help="start a server of this target (default: the mini pair)")
-    parser.add_argument("--draft", help="the draft of --model")
+    parser.add_argument("--draft", help="the draft of --model (default: --model itself)")
 
 
 @contextlib.contextmanager
@@ -26,41 +26,41 @@ def connect(arguments: argparse.Namespace) -> Iterator[Client]:
     """The server of ``arguments``, ready; one that was started here ends here.
 
     Raises:
-        ValueError: ``--url`` beside ``--model``, or one of ``--model`` and ``--draft`` alone.
+        ValueError: ``--url`` beside ``--model``, or ``--draft`` without it.
         ConnectionError: nobody answers at ``--url``.
         ServerFailed: the started server ended early.
     """
     url, model, draft = arguments.url, arguments.model, arguments.draft
     if url is not None and (model or draft):
         raise ValueError("--url names a running server: leave --model and --draft out")
-    if bool(model) != bool(draft):
-        raise ValueError("give --model and --draft together, or neither for the mini pair")
+    if draft and not model:
+        raise ValueError("--draft needs the --model it drafts for; without both: the mini pair")
     if url is None:
         with _start(model, draft) as server:
             yield server
         return
-    client = Client(url)
+    client = Client(url if "://" in url else f"http://{url}")
     try:
         client.get("/health", timeout_s=10).raise_for_status()
     except requests.RequestException as error:
         raise ConnectionError(
-            f"no server answers at {url} ({type(error).__name__}); start one, or leave --url out"
+            f"no server answers at {client.url} ({type(error).__name__}); "
+            "start one, or leave --url out"
         ) from error
     yield client
 
 
 @contextlib.contextmanager
 def _start(model: str | None, draft: str | None) -> Iterator[LocalServer]:
-    more: tuple[str, ...] = ()
-    if model is None or draft is None:
+    more: tuple[str, ...] = ("--speculative-algorithm", "LVSPEC")
+    if not model:
         from lvspec_sglang.miniworld import paths
 
         model, draft = map(str, paths())
-        more = ("--dtype", "float32", "--random-seed", "1")
-    server = LocalServer(
-        Path(model), *more,
-        "--speculative-algorithm", "LVSPEC", "--speculative-draft-model-path", draft,
-    )  # fmt: skip
+        more += (*dtype(), "--random-seed", "1")
+    if draft:
+        more += ("--speculative-draft-model-path", draft)
+    server = LocalServer(Path(model), *more)
     try:
         server.start()
         server.wait_ready(progress=lambda waited: _say(f"\rstarting a server, {waited:.0f} s"))

@@ -87,7 +87,7 @@ def test_a_mistake_costs_one_line(pair: dict[str, LocalServer], world: Path) -> 
         (["--video", "/no/such.mp4"], "no file /no/such.mp4"),
         (["--video", __file__, "--preset", "quick"], "preset 'quick': one of strict"),
         (["--video", __file__, "--url", "http://127.0.0.1:9"], "no server answers at"),
-        (["--video", __file__, "--model", "a"], "give --model and --draft together"),
+        (["--video", __file__, "--draft", "a"], "--draft needs the --model it drafts for"),
         (["--video", __file__, "--model", "a", "--url", "b"], "leave --model and --draft out"),
     ],
 )
