@@ -130,6 +130,8 @@ def indptr(lens: Sequence[int]) -> torch.Tensor:
 def slots_of(table: torch.Tensor, segments: torch.Tensor, total: int) -> torch.Tensor:
     """The slots of runs of the request table, ``[total]`` int32, without synchronising.
 
+    A chain at the end of the context may reach beyond the table, where nothing is committed.
+
     Args:
         table: ``[rows, width]``.
         segments: row, start and length of each run, ``[3, runs]`` int64 on the table's device.
@@ -139,4 +141,5 @@ def slots_of(table: torch.Tensor, segments: torch.Tensor, total: int) -> torch.T
     runs = torch.arange(len(lens), device=table.device)
     run = torch.repeat_interleave(runs, lens, output_size=total)
     offset = torch.arange(total, device=table.device) - (lens.cumsum(0) - lens)[run]
-    return table[rows[run], starts[run] + offset].int()
+    inside = (starts[run] + offset).clamp(max=table.shape[1] - 1)
+    return table[rows[run], inside].int()

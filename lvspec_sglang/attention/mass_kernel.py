@@ -44,7 +44,7 @@ def mass_pieces(
     piece, kv_head, request = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row = tl.load(rows + request)
     prefix = tl.load(seq_lens + request)
-    length = prefix + WIDTH
+    length = tl.minimum(prefix + WIDTH, table_stride)  # a row ends where the context does
     share = tl.cdiv(tl.cdiv(length, PIECES), STEP) * STEP
     start = piece * share
     stop = tl.minimum(start + share, length)
@@ -167,7 +167,7 @@ def paged_visual_attention(
     Args:
         q: ``[batch * width, heads, head_dim]``, contiguous but for the first stride.
         keys: ``[slots, kv_heads, head_dim]``, those of the chain written.
-        table: slot of each position, ``[rows, context]`` int32.
+        table: slot of each position, ``[rows, context]`` int32, contiguous.
         rows, seq_lens: row and committed length of each request, ``[batch]``.
         visual: which positions are visual, ``[rows, context]`` bool.
         scale: of the logits.

@@ -23,6 +23,26 @@ def main(device: str) -> None:
             limit = 1e-5 if dtype == torch.float32 else 1e-2
             assert worst < limit, (seed, dtype, worst)
             print(f"batch {batch} width {width} heads {heads}/{kv_heads} {dtype}: {worst:.1e}")
+    beyond(device)
+
+
+def beyond(device: str) -> None:
+    """A chain that reaches beyond its row reads no keys of the next one, which are NaN."""
+    context, width = 100, 4
+    table = torch.arange(2 * context, device=device, dtype=torch.int32).view(2, -1)
+    keys = torch.randn(context, 1, 16, device=device)
+    keys = torch.cat([keys, torch.full_like(keys, torch.nan)])
+    q = torch.randn(width, 2, 16, device=device)
+    visual = torch.zeros_like(table, dtype=torch.bool)
+    visual[0, 10:60] = True
+    seq_lens = torch.tensor([context - 1], device=device)
+    found = torch.full((2, width, 2), torch.nan, device=device)
+    row = torch.tensor([0], device=device)
+    paged_visual_attention(q, keys, table, row, seq_lens, visual, 0.25, *found)
+    logits = 0.25 * torch.einsum("qhd,kd->hqk", q[:1], keys[:context, 0])
+    expected = torch.stack(visual_attention(logits, visual[0]))
+    torch.testing.assert_close(found[:, :1], expected, rtol=1e-3, atol=1e-4)
+    assert bool(found.isfinite().all())
 
 
 def compare(
