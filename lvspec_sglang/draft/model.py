@@ -10,6 +10,7 @@ from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
 from lvspec_sglang.counters import count
 from lvspec_sglang.draft.batches import Segment, decode_batch, extend_batch, split_segments
+from lvspec_sglang.draft.graph_sizes import chain_sizes
 from lvspec_sglang.draft.kv_view import DraftKVView
 from lvspec_sglang.draft.poison import PoisonedKVView, poisoned
 from lvspec_sglang.draft.vision import PromptEmbedder, rope_positions
@@ -63,6 +64,11 @@ class DraftModel(TpModelWorker):
         self.view = self.make_view(target_table)
         self.embedder = PromptEmbedder(runner.model)
         self.max_prefill_tokens = max_prefill_tokens
+
+    def init_cuda_graphs(self, capture_decode_cuda_graph: bool = True) -> None:
+        """Capture the steps of chains."""
+        with chain_sizes():
+            super().init_cuda_graphs(capture_decode_cuda_graph)
 
     def make_view(self, target_table: torch.Tensor) -> DraftKVView:
         """What of the draft's own KV it may read."""
