@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sglang.srt.runtime_context import get_parallel
+from sglang.srt.runtime_context import get_memory, get_parallel
 
 from lvspec_sglang.attention.masses import Masses
 from lvspec_sglang.attention.torch_native import ChainTorchBackend
@@ -103,8 +103,9 @@ def connect(
             f"{runner.dtype}: give --kv-cache-dtype and --dtype that agree, or another checkpoint "
             "where its configuration asks for quantised KV."
         )
-    backend.verify_variants = GraphVariants(scorer, getattr(backend, "shares", None))
-    backend.sharing = True
+    shares = None if get_memory().disable_radix_cache else getattr(backend, "shares", None)
+    backend.verify_variants = GraphVariants(scorer, shares)
+    backend.sharing = shares is not None
     if scorer.reads != "attention":
         return _nothing
     from lvspec_sglang.attention.mass_hook import watch

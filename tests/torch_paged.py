@@ -13,8 +13,10 @@ class TorchPaged:
         self, qo_indptr: torch.Tensor, kv_indptr: torch.Tensor, slots: torch.Tensor,
         last_page_len: torch.Tensor, qo_heads: int, kv_heads: int, head_dim: int, page_size: int,
         q_data_type: torch.dtype, kv_data_type: torch.dtype, non_blocking: bool = True,
+        fixed_split_size: int | None = None,
     ) -> None:  # fmt: skip
         assert page_size == 1 and len(slots) == int(kv_indptr[-1])
+        self.piece = fixed_split_size
         assert len(qo_indptr) == len(kv_indptr) == len(last_page_len) + 1
         self.queries, self.keys, self.slots = qo_indptr.tolist(), kv_indptr.tolist(), slots.long()
         self.group = qo_heads // kv_heads

@@ -5,6 +5,7 @@ is read once for all their queries and merged with the rest by log-sum-exp.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -14,24 +15,38 @@ from lvspec_sglang.upload import upload
 
 
 class Shape(NamedTuple):
-    """Heads of the target on this rank, and the dtypes of its queries and its KV."""
+    """Heads of the target on this rank, the dtypes of its queries and its KV, and how it is read.
+
+    Attributes:
+        piece: keys of a request that one program reads, whatever else is in the batch; None where
+            a plan divides them as the batch makes it worth while.
+    """
 
     qo_heads: int
     kv_heads: int
     head_dim: int
     q_dtype: torch.dtype
     kv_dtype: torch.dtype
+    piece: int | None = None
 
 
 class Call:
     """One paged-prefill wrapper and the host's side of its plan."""
 
-    def __init__(self, wrapper: Any, shape: Shape, fast_plan: Callable[..., None] | None) -> None:
-        """``fast_plan`` replans a captured wrapper without reading the device."""
-        self.wrapper = wrapper
+    def __init__(
+        self, make: Callable[[], Any], shape: Shape, fast_plan: Callable[..., None] | None
+    ) -> None:
+        """``fast_plan`` replans a captured wrapper, which ``make`` makes, without reading the
+        device."""
+        self.make = make
         self.shape = shape
         self.fast_plan = fast_plan
         self.planned = False
+
+    @cached_property
+    def wrapper(self) -> Any:
+        """Made when first planned: it takes 8 MB on the device and as much pinned memory."""
+        return self.make()
 
     def plan(self, part: Part, table: torch.Tensor) -> None:
         segments = torch.tensor(part.segments, dtype=torch.int64).view(-1, 3).T.contiguous()
@@ -44,12 +59,15 @@ class Call:
         arguments = (
             qo, kv, slots, ones, self.shape.qo_heads, self.shape.kv_heads, self.shape.head_dim, 1,
         )  # fmt: skip
-        dtypes = {"q_data_type": self.shape.q_dtype, "kv_data_type": self.shape.kv_dtype}
+        options = {
+            "q_data_type": self.shape.q_dtype, "kv_data_type": self.shape.kv_dtype,
+            "fixed_split_size": self.shape.piece,
+        }  # fmt: skip
         if self.fast_plan is None or not self.planned:
-            self.wrapper.plan(*arguments, **dtypes, non_blocking=True)
+            self.wrapper.plan(*arguments, **options, non_blocking=True)
         else:
             self.fast_plan(
-                self.wrapper, *arguments, **dtypes, qo_indptr_host=qo, kv_indptr_host=kv,
+                self.wrapper, *arguments, **options, qo_indptr_host=qo, kv_indptr_host=kv,
                 kv_lens_host=lens, max_q_len=max(part.qo_lens), max_kv_len=max(part.kv_lens),
             )  # fmt: skip
         self.planned = True

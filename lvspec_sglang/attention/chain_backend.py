@@ -56,7 +56,7 @@ class ChainBackend:
         if not forward_batch.forward_mode.is_target_verify():
             return super().init_forward_metadata(forward_batch)  # type: ignore[misc]
         if self.eager_calls is None:
-            self.eager_calls = [Call(self.wrapper(), self.shape, None) for _ in range(3)]
+            self.eager_calls = [Call(self.wrapper, self.shape, None) for _ in range(3)]
         width = getattr(forward_batch.spec_info, "draft_token_num", self.width)
         queries = forward_batch.batch_size * width
         calls = bundle(self.eager_calls, queries, self.chain.table.device)

@@ -1,6 +1,7 @@
 """Target attention on FlashInfer: the host's backend, whose verify forwards may share videos."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,10 @@ from sglang.srt.model_executor.runner_utils.capture_mode import get_capture_atte
 from lvspec_sglang.attention.chain import Call, Calls, Shape, bundle
 from lvspec_sglang.attention.chain_backend import ChainBackend, contexts_of
 from lvspec_sglang.attention.variants import SHARED
+
+# Keys a piece, more than any context. A captured graph cannot begin to divide keys when it is
+# replayed, so in deterministic mode it never does; nor does the host's captured decode.
+UNDIVIDED = 1 << 30
 
 
 class ChainFlashInferBackend(ChainBackend, FlashInferAttnBackend):
@@ -22,7 +27,7 @@ class ChainFlashInferBackend(ChainBackend, FlashInferAttnBackend):
         heads = self.indices_updater_prefill
         shape = Shape(
             heads.num_qo_heads, heads.num_kv_heads, heads.head_dim, heads.q_data_type,
-            heads.data_type,
+            heads.data_type, UNDIVIDED if self.enable_deterministic else None,
         )  # fmt: skip
         self.begin_chains(
             self.req_to_token_pool.req_to_token, shape, runner.decode_num_tokens_per_req(),
@@ -84,7 +89,7 @@ def graph_calls(
             paged_kv_indices_buf=room, paged_kv_last_page_len_buf=zeros(batch),
         )  # fmt: skip
 
-    calls = (Call(wrapper(room), shape, fast_prefill_plan) for room in slots)
+    calls = (Call(partial(wrapper, room), shape, fast_prefill_plan) for room in slots)
     return bundle(calls, batch * width, workspace.device)
 
 

@@ -1,6 +1,7 @@
 """The split verify attention, run by a torch executor of its plans, against dense attention."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ LAYER = SimpleNamespace(layer_id=7, scaling=DIM**-0.5, logit_cap=0.0)
 
 
 def make_calls(batch: int) -> Calls:
-    calls = (Call(TorchPaged(), SHAPE, None) for _ in range(3))
+    calls = (Call(TorchPaged, SHAPE, None) for _ in range(3))
     return bundle(calls, batch * WIDTH, "cpu")
 
 
@@ -121,6 +122,36 @@ def test_any_batch(data: st.DataObject) -> None:
         end = spans[-1][1] if spans else 1
         seq_lens.append(end + data.draw(st.integers(0, 20)))
     check(World(contexts, seq_lens, seed=len(kinds)))
+
+
+def test_a_chain_beyond_the_table_leaves_the_others_right() -> None:
+    contexts = [Context(0, ((3, 600),), "a"), Context(1, ((3, 600),), "a")]
+    world = World(contexts, [TABLE - WIDTH, TABLE - WIDTH])
+    expected = world.dense()
+    world.seq_lens[1] = TABLE - 1  # its first token is the last that the table holds
+    for shared in (False, True):
+        found = world.attend(shared, padding=0)
+        torch.testing.assert_close(found[:WIDTH], expected[:WIDTH], rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrapper_is_made_when_it_is_first_planned() -> None:
+    contexts = [Context(0, ((3, 20),), "a"), Context(1, ((3, 20),), "a")]
+    world = World(contexts, [33, 25])
+    attention, calls = ChainAttention(world.table, merge), make_calls(2)
+    for shared, made in ((False, ["whole"]), (True, ["whole", "video", "rest"])):
+        attention.plan(calls, contexts, world.seq_lens, shared, WIDTH)
+        names = ("whole", "video", "rest")
+        assert [name for name in names if "wrapper" in vars(getattr(calls, name))] == made
+
+
+def test_keys_are_divided_as_the_shape_says() -> None:
+    call = Call(TorchPaged, SHAPE._replace(piece=512), None)
+    call.plan(whole([Context(0)], [9], WIDTH), torch.zeros(1, 20, dtype=torch.int32))
+    assert call.wrapper.piece == 512
+    replanned: dict[str, Any] = {}
+    call.fast_plan = lambda *arguments, **options: replanned.update(options)
+    call.plan(whole([Context(0)], [9], WIDTH), torch.zeros(1, 20, dtype=torch.int32))
+    assert replanned["fixed_split_size"] == 512
 
 
 def test_a_group_reads_its_video_once() -> None:
