@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,22 +34,27 @@ def pair(
         pytest.importorskip("sgl_kernel.flash_attn", exc_type=ImportError)
         if any(argument.startswith("--attention-backend") for argument in GIVEN):
             pytest.skip("LVSPEC_GPU_SERVER_ARGS names an attention backend: fa3 may be missing")
-    folder = tmp_path_factory.mktemp("gpu")
+    alone, lvspec = servers(
+        tmp_path_factory.mktemp("gpu"), request.param, "--enable-deterministic-inference"
+    )
+    with together(alone, lvspec):
+        yield alone, lvspec
+
+
+def servers(folder: Path, backend: str, *arguments: str) -> tuple[LocalServer, LocalServer]:
+    """A target alone and LVSPEC, strict, in front of it; checkpoints are written to ``folder``."""
     target = tiny.write_qwen2_5_vl(folder / "target", SHAPE, seed=1)
     draft = tiny.write_perturbed(target, folder / "near", noise=0.02, seed=2)
     common = (
         "--random-seed", "1", "--mem-fraction-static", "0.2", "--dtype", "bfloat16",
-        "--decode-log-interval", "1", *GIVEN,
-        "--attention-backend", request.param, "--enable-deterministic-inference",
+        "--decode-log-interval", "1", *GIVEN, "--attention-backend", backend, *arguments,
     )  # fmt: skip
     config = {"preset": "strict", "step_aside": {"measure": False}}
     lvspec = LocalServer(
         target, *common, "--speculative-algorithm", "LVSPEC",
         "--speculative-draft-model-path", str(draft), "--lvspec-config", json.dumps(config),
     )  # fmt: skip
-    alone = LocalServer(target, *common)
-    with together(alone, lvspec):
-        yield alone, lvspec
+    return LocalServer(target, *common), lvspec
 
 
 def assert_same(
@@ -116,7 +122,12 @@ def test_relaxed_answers_are_relaxed(
 
 def test_rounds_run_captured_graphs(pair: tuple[LocalServer, LocalServer]) -> None:
     pair[1].generate(**request(chat("graphs"), 60, ignore_eos=True))
-    log = pair[1].log.read_text(errors="replace")
+    assert_captured(pair[1])
+
+
+def assert_captured(server: LocalServer) -> None:
+    """Whether every round that ``server`` logged ran a captured graph."""
+    log = server.log.read_text(errors="replace")
     rounds = [line for line in log.splitlines() if "Decode batch" in line]
     assert rounds
     assert all("cuda graph: True" in line for line in rounds)

@@ -44,6 +44,7 @@ CALLED = {
     "sglang.srt.managers.tp_worker.TpModelWorker.alloc_memory_pool": (
         "memory_pool_config", "req_to_token_pool", "token_to_kv_pool_allocator",
     ),
+    "sglang.srt.managers.tp_worker.TpModelWorker.init_cuda_graphs": ("capture_decode_cuda_graph",),
     "sglang.srt.managers.tp_worker.TpModelWorker.forward_batch_generation": (
         "batch", "forward_batch", "is_verify", "capture_hidden_mode",
     ),
@@ -61,8 +62,8 @@ CALLED = {
     "sglang.srt.layers.attention.flashinfer_backend.fast_prefill_plan": (
         "qo_indptr", "paged_kv_indptr", "paged_kv_indices", "paged_kv_last_page_len",
         "num_qo_heads", "num_kv_heads", "head_dim_qk", "page_size", "q_data_type",
-        "kv_data_type", "qo_indptr_host", "kv_indptr_host", "kv_lens_host", "max_q_len",
-        "max_kv_len",
+        "kv_data_type", "fixed_split_size", "qo_indptr_host", "kv_indptr_host", "kv_lens_host",
+        "max_q_len", "max_kv_len",
     ),
     "sglang.srt.layers.attention.flashinfer_backend.FlashInferAttnBackend"
     ".init_forward_metadata_out_graph": ("forward_batch", "in_capture"),
@@ -91,6 +92,7 @@ CALLED = {
 
 # Attributes of host objects that are read or written.
 FIELDS = {
+    "sglang.srt.model_executor.cuda_graph_config.PhaseConfig": ("bs", "max_bs"),
     "sglang.srt.managers.utils.GenerationBatchResult": (
         "logits_output", "next_token_ids", "can_run_cuda_graph", "speculative_num_draft_tokens",
         "accept_lens", "new_seq_lens", "next_draft_input", "extra_keep_alive_refs",
