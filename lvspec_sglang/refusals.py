@@ -23,6 +23,17 @@ def _flag(field: str, option: str, fine: tuple[Any, ...]) -> Callable[[Any], str
     return given
 
 
+def _glued_flashinfer(args: Any) -> str | None:
+    from sglang.srt.environ import envs
+
+    backends = (
+        args.attention_backend, args.prefill_attention_backend, args.decode_attention_backend,
+    )  # fmt: skip
+    if "flashinfer" in backends and envs.SGLANG_ENABLE_METADATA_GLUE_GRAPH.get():
+        return "SGLANG_ENABLE_METADATA_GLUE_GRAPH=1 on FlashInfer"
+    return None
+
+
 REFUSALS = (
     Refusal(_flag("pp_size", "--pp-size", (1,)), "use --tp-size instead"),
     Refusal(_flag("attn_dp_size", "--attn-dp-size", (None, 0, 1)), "use --dp-size instead"),
@@ -78,6 +89,11 @@ REFUSALS = (
         ),
         "use --attention-backend triton or fa3, or name a draft with "
         "--speculative-draft-model-path PATH",
+    ),
+    Refusal(
+        _glued_flashinfer,
+        "unset it or use --attention-backend triton or fa3: FlashInfer's verify forwards are "
+        "planned on the host every round, and a captured plan stays that of the first",
     ),
     Refusal(_flag("page_size", "--page-size", (None, 1)), "use --page-size 1"),
     Refusal(_flag("enable_unified_memory", "--enable-unified-memory", (False,)), "leave it out"),

@@ -19,7 +19,8 @@ FINE: dict[str, Any] = {
     "speculative_num_steps": None, "speculative_num_draft_tokens": None,
     "speculative_draft_attention_backend": None, "attention_backend": "fa3",
     "speculative_draft_model_path": None,
-    "decode_attention_backend": None, "enable_lmcache": False, "enable_flexkv": False,
+    "prefill_attention_backend": None, "decode_attention_backend": None,
+    "enable_lmcache": False, "enable_flexkv": False,
     "enable_hisparse": False, "enable_unified_cache_external_linker": False,
     "tokenizer_worker_num": 1, "radix_cache_backend": None,
 }  # fmt: skip
@@ -67,6 +68,19 @@ def test_ordinary_arguments_are_fine() -> None:
 def test_a_refused_argument_is_named_with_its_remedy(field: str, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check_server_args(SimpleNamespace(**{**FINE, field: value}))
+
+
+@pytest.mark.parametrize("field", ["attention", "prefill_attention", "decode_attention"])
+def test_a_captured_plan_is_refused_on_flashinfer(
+    field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = {"speculative_draft_model_path": "draft"}
+    flashinfer = SimpleNamespace(**{**FINE, **draft, f"{field}_backend": "flashinfer"})
+    check_server_args(flashinfer)
+    monkeypatch.setenv("SGLANG_ENABLE_METADATA_GLUE_GRAPH", "1")
+    check_server_args(SimpleNamespace(**FINE))
+    with pytest.raises(ValueError, match="GLUE_GRAPH=1 on FlashInfer: unset it or use --attention"):
+        check_server_args(flashinfer)
 
 
 def test_draft_tokens_must_fit_the_steps() -> None:
