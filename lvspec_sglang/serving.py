@@ -67,7 +67,7 @@ class LocalServer(Client):
         self._metrics: str | None = None
 
     def start(self) -> None:
-        """Start the process without waiting for it."""
+        """Start the process without waiting for it; it does not outlive the calling thread."""
         if self.keep_log is not None:
             Path(self.keep_log).mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(".log", "lvspec-server-", self.keep_log)
@@ -78,7 +78,7 @@ class LocalServer(Client):
             env = {**env, METRICS_ENV: self._metrics}
         with open(descriptor, "wb") as log:
             self.process = subprocess.Popen(
-                self.command, env=env, stdout=log, stderr=log, start_new_session=True
+                bound(self.command), env=env, stdout=log, stderr=log, start_new_session=True
             )
 
     def wait_ready(self, progress: Callable[[float], None] = lambda seconds: None) -> None:
@@ -210,6 +210,13 @@ def share_memory(servers: Sequence[LocalServer]) -> None:
     for place, server in enumerate(servers):
         if not any(argument.startswith(MEMORY) for argument in server.command):
             server.command += [MEMORY, f"{SHARED / (len(servers) - place):.3f}"]
+
+
+def bound(command: Sequence[str]) -> list[str]:
+    """``command`` as a child that ends with this process, however that is ended."""
+    script = Path(__file__).with_name("bound.py")
+    # Isolated: the script's folder has modules named as the standard library's.
+    return [sys.executable, "-I", "-S", str(script), str(os.getpid()), *command]
 
 
 def dtype() -> tuple[str, str]:

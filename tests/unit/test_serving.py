@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lvspec_sglang.serving import LOGS_ENV, METRICS_ENV, LocalServer, exit_on_signals
+from lvspec_sglang.serving import LOGS_ENV, METRICS_ENV, LocalServer, bound, exit_on_signals
 
 
 @pytest.fixture
@@ -94,6 +94,35 @@ def test_a_command_that_is_ended_ends_its_server(number: signal.Signals) -> None
     assert command.wait(30) == 128 + number
     with pytest.raises(ProcessLookupError):
         os.kill(server, 0)
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children so")
+
+
+@linux
+def test_a_command_that_is_killed_takes_its_server_along() -> None:
+    command = subprocess.Popen([sys.executable, "-c", COMMAND], stdout=subprocess.PIPE, text=True)
+    assert command.stdout is not None
+    status = Path("/proc", command.stdout.readline().strip(), "status")
+    assert "(running" in status.read_text() or "(sleeping" in status.read_text()
+    command.kill()
+    command.wait(30)
+    end = time.monotonic() + 30
+    while status.exists() and "(zombie)" not in status.read_text():
+        assert time.monotonic() < end, status.read_text()
+        time.sleep(0.05)
+
+
+@linux
+def test_a_command_without_its_parent_is_not_run() -> None:
+    command = bound(["echo", "hello"])
+    command[command.index(str(os.getpid()))] = str(os.getppid())
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "had ended before echo was run" in done.stderr
+    assert (
+        subprocess.run(bound(["echo", "hello"]), capture_output=True, text=True).stdout == "hello\n"
+    )
 
 
 def test_signals_are_as_before_in_the_end_and_an_ignored_one_stays_ignored() -> None:
