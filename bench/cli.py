@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lvspec_sglang.bench.gpu import add_kernels_arguments, add_speed_arguments, kernels, speed
+from lvspec_sglang.client import Refused
 from lvspec_sglang.miniworld.scene import TUNING
 from lvspec_sglang.serving import ServerFailed
 
@@ -65,8 +66,8 @@ def add_bench(
     """Add a bench with the arguments every bench takes.
 
     Args:
-        run: measures and prints a table; a ``ValueError`` or a server's failure ends the command
-            with status 2.
+        run: measures and prints a table; a ``ValueError``, a server's failure or its refusal ends
+            the command with status 2.
         clips: the default of ``--clips``.
     """
     bench: argparse.ArgumentParser = benches.add_parser(name, help=purpose)
@@ -88,7 +89,7 @@ def _guarded(
                 f"--clips {arguments.clips} --seed {arguments.seed}: at least 1 clip, a seed from 0"
             )
         run(arguments)
-    except (ValueError, FileNotFoundError, ServerFailed) as error:
+    except (ValueError, FileNotFoundError, Refused, ServerFailed) as error:
         print(f"lvspec bench {name}: {error}", file=sys.stderr)
         return 2
     return 0

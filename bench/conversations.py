@@ -133,7 +133,7 @@ def run_all(
     """Hold the conversations ``(rule, request, truth)``; tell ``done`` of each as it ends.
 
     Raises:
-        requests.HTTPError: the server refused a request; the rest is given up.
+        Refused: the server refused a request; the rest is given up.
     """
 
     def job(work: tuple[str, dict[str, Any] | None, dict[str, Any]]) -> Any:

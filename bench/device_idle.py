@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from lvspec_sglang.bench.decoding import Unmeasured
-from lvspec_sglang.client import Client
+from lvspec_sglang.client import Client, Refused
 from lvspec_sglang.verify.kernel import accept_kernel
 
 BUSY = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -25,7 +25,7 @@ def measured_idle(server: Client, payload: dict[str, Any], folder: Path) -> floa
     """``device_idle`` of ``server``'s rounds while it answers ``payload``, or why there is none."""
     try:
         return device_idle(profile(server, payload, folder))
-    except (ValueError, EOFError, OSError) as error:  # Unmeasured, HTTP and broken traces too
+    except (Refused, ValueError, EOFError, OSError) as error:  # Unmeasured, HTTP, broken traces
         return f"not measured: {error}"
 
 

@@ -13,6 +13,7 @@ from lvspec_sglang.bench.decoding import Unmeasured, decode, kv_tokens, warm_up,
 from lvspec_sglang.bench.device_idle import measured_idle
 from lvspec_sglang.bench.speed_table import Side, rows_of
 from lvspec_sglang.bench.timed_server import lines_of, phases_since
+from lvspec_sglang.client import Refused
 from lvspec_sglang.serving import LocalServer, ServerFailed, together
 
 TIMES = "times"
@@ -63,7 +64,7 @@ class SpeedRuns:
                     self._warm_up(present, own)
                     self._decode(present, repeats)
                     self._profile(present)
-            except (ServerFailed, requests.RequestException) as error:
+            except (ServerFailed, Refused, requests.RequestException) as error:
                 self.failed.append(f"{', '.join(group)}: {error}")
                 for side, batch in product(present, self.batches):
                     if not self.runs[side.name, batch]:

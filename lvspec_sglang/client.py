@@ -34,10 +34,10 @@ class Client:
         """One call of ``/generate``.
 
         Raises:
-            requests.HTTPError: the server refused the request.
+            Refused: the server refused the request.
         """
         response = self.post("/generate", payload)
-        response.raise_for_status()
+        _check(response)
         return response.json()
 
     def stream(self, **payload: Any) -> Iterator[dict[str, Any]]:

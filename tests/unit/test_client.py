@@ -52,6 +52,12 @@ def test_a_refusal_carries_the_servers_message(client: Client) -> None:
         client.chat([])
 
 
+def test_a_refused_generate_says_why(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANSWERS, "/generate", (400, {"error": {"message": "no such preset"}}))
+    with pytest.raises(Refused, match=r"HTTP 400\): no such preset"):
+        client.generate(text="a")
+
+
 def test_an_error_in_a_stream_ends_it(client: Client) -> None:
     events = client.stream(text="a")
     assert next(events) == {"text": "a"}

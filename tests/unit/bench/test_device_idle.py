@@ -1,11 +1,14 @@
 """The device's idle share from a profile: gaps between kernels of any stream, round by round."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lvspec_sglang.bench.decoding import Unmeasured
-from lvspec_sglang.bench.device_idle import END, device_idle
+from lvspec_sglang.bench.device_idle import END, device_idle, measured_idle
+from lvspec_sglang.client import Refused
 
 
 def ran(start: float, stop: float, name: str = "gemm", cat: str = "kernel") -> dict[str, Any]:
@@ -36,3 +39,13 @@ def test_a_profile_without_rounds_is_not_measured() -> None:
     for events in ([], [ran(0, 1)], [ran(0, 1, END), ran(5, 6)]):
         with pytest.raises(Unmeasured, match=f"launches of {END}: no round"):
             device_idle(events)
+
+
+def test_a_refused_request_is_not_measured(tmp_path: Path) -> None:
+    def generate(**payload: Any) -> Any:
+        raise Refused("the server refused the request (HTTP 400): too long")
+
+    posted = SimpleNamespace(raise_for_status=lambda: None)
+    server = SimpleNamespace(generate=generate, post=lambda path, payload: posted)
+    said = measured_idle(server, {"text": "a"}, tmp_path)  # type: ignore[arg-type]
+    assert said == "not measured: the server refused the request (HTTP 400): too long"

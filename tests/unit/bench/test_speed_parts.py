@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lvspec_sglang.bench import speed
+from lvspec_sglang.bench import speed, speed_runs
 from lvspec_sglang.bench.decoding import (
     Asked,
     Unmeasured,
@@ -30,6 +30,7 @@ from lvspec_sglang.bench.timed_server import (
     phases_since,
 )
 from lvspec_sglang.cli import main
+from lvspec_sglang.client import Refused
 from lvspec_sglang.pairing import check_pair, check_tokenizers
 from lvspec_sglang.serving import LocalServer, ServerFailed, share_memory, together
 from lvspec_sglang.verify.rule import Kind, Policy, accept
@@ -203,6 +204,21 @@ def test_a_server_that_fails_does_not_take_the_others_rows(
     assert {row["left_out"] for row in rows[-1]} == {"the server failed"}
     assert len(runs.failed) == 2
     assert all("out of memory" in said for said in runs.failed)
+
+
+def test_a_side_whose_request_is_refused_does_not_take_the_others_rows(
+    make_server: Callable[..., LocalServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(server: LocalServer) -> dict[str, Any]:
+        raise Refused("the server refused the request (HTTP 400): too long")
+
+    monkeypatch.setattr(speed_runs, "together", lambda *servers: contextlib.nullcontext())
+    monkeypatch.setattr(LocalServer, "info", refused)
+    servers = {name: make_server() for name in ("alone", "LVSPEC")}
+    runs = SpeedRuns(servers, speed.sides(""), [], [1], tmp_path)
+    rows = [measured["rows"] for measured in runs.measure(in_turn=True, repeats=1, own=9)]
+    assert {row["left_out"] for row in rows[-1]} == {"the server failed"}
+    assert all("HTTP 400): too long" in said for said in runs.failed) and len(runs.failed) == 2
 
 
 def test_a_simulated_trace_has_the_mean_asked_for() -> None:
