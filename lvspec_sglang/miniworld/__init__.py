@@ -24,6 +24,6 @@ def paths() -> Pair:
         if not (directory / "model.safetensors").exists():
             raise FileNotFoundError(
                 f"no checkpoint in {directory}: reinstall lvspec-sglang from its wheel, or train"
-                f" the pair with `lvspec miniworld train --out {root}`"
+                f" the pair with `lvspec miniworld train --out {root} --run state`"
             )
     return pair

@@ -50,5 +50,5 @@ def test_missing_checkpoints_name_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(miniworld, "__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(FileNotFoundError, match="lvspec miniworld train"):
+    with pytest.raises(FileNotFoundError, match=r"lvspec miniworld train --out .* --run state"):
         miniworld.paths()
