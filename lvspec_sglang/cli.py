@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lvspec_sglang import chat
 from lvspec_sglang.bench.cli import add_parser as add_bench
+from lvspec_sglang.connect import ERRORS
 from lvspec_sglang.miniworld.cli import add_parser as add_miniworld
 from lvspec_sglang.report import command as report
 from lvspec_sglang.serving import exit_on_signals
@@ -44,10 +45,13 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(arguments: argparse.Namespace) -> int:
     from lvspec_sglang import demo
 
-    if arguments.video is not None and not arguments.video.is_file():
-        print(f"lvspec demo: no file {arguments.video}; leave --video out", file=sys.stderr)
+    try:
+        if arguments.video is not None and not arguments.video.is_file():
+            raise FileNotFoundError(f"no file {arguments.video}; leave --video out")
+        return demo.run(arguments.max_new_tokens, arguments.video)
+    except ERRORS as error:
+        print(f"lvspec demo: {error}", file=sys.stderr)
         return 2
-    return demo.run(arguments.max_new_tokens, arguments.video)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--prompt", default="Describe the video.", help="(Describe the video.)")
     parser.add_argument("--preset", default="balanced", help=f"{', '.join(PRESETS)} (balanced)")
     parser.add_argument(
-        "--relax", type=json.loads, default={}, metavar="JSON",
+        "--relax", type=_object, default={}, metavar="JSON",
         help="""more of a request's lvspec keys, for example '{"loose_ratio": 0.5}'""",
     )  # fmt: skip
     parser.add_argument("--max-new-tokens", type=int, default=512, help="an answer's limit (512)")
@@ -32,6 +32,18 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     add_arguments(parser)
     parser.set_defaults(run=run)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError:
+        given = None
+    if not isinstance(given, dict):
+        raise argparse.ArgumentTypeError(
+            f"""{text!r}: a JSON object, for example '{{"loose_ratio": 0.5}}'"""
+        )
+    return given
 
 
 def run(arguments: argparse.Namespace) -> int:
