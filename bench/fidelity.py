@@ -29,9 +29,9 @@ from lvspec_sglang.bench.versus import compare
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.serving import LocalServer, dtype
+from lvspec_sglang.verify.rule import DEFAULT_STEPS as DRAFT_STEPS
 
 SOUND = 0.98
-DRAFT_STEPS = 10  # the server's default
 
 
 class NotIdentical(ValueError):

@@ -9,9 +9,9 @@ from lvspec_sglang import patches, platform
 from lvspec_sglang.config_json import server_config
 from lvspec_sglang.host import version_problem
 from lvspec_sglang.refusals import check_server_args
+from lvspec_sglang.verify.rule import DEFAULT_STEPS
 
 NAME = "LVSPEC"
-DEFAULT_STEPS = 10
 DEFAULT_RUNNING_REQUESTS = 48
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lvspec_sglang.verify.rule import MAX_STEPS
+from lvspec_sglang.verify.rule import DEFAULT_STEPS, MAX_STEPS
 
 
 class Refusal(NamedTuple):
@@ -128,11 +128,18 @@ def check_server_args(args: Any) -> None:
     if steps is not None and not 1 <= steps <= MAX_STEPS:
         raise ValueError(
             f"--speculative-num-steps {steps}: LVSPEC drafts 1 to {MAX_STEPS} tokens a round; "
-            "leave it out for the default of 10."
+            f"leave it out for the default of {DEFAULT_STEPS}."
         )
     tokens = args.speculative_num_draft_tokens
-    if tokens is not None and steps is not None and tokens != steps + 1:
+    if tokens is None or tokens == (steps or DEFAULT_STEPS) + 1:
+        return
+    if steps is not None:
         raise ValueError(
             f"--speculative-num-draft-tokens {tokens} with --speculative-num-steps {steps}: "
             f"leave the first one out; LVSPEC verifies {steps + 1} tokens a round then."
         )
+    wanted = min(max(tokens - 1, 1), MAX_STEPS)
+    raise ValueError(
+        f"--speculative-num-draft-tokens {tokens}: write --speculative-num-steps {wanted}; LVSPEC "
+        "verifies the drafted tokens and the one before them."
+    )

@@ -14,6 +14,7 @@ import torch
 from lvspec_sglang.verify.quantile import Recent
 
 MAX_STEPS = 32  # drafted tokens that a round may decide
+DEFAULT_STEPS = 10  # of a server that names no number
 
 
 class Kind(IntEnum):

@@ -83,6 +83,19 @@ def test_a_captured_plan_is_refused_on_flashinfer(
         check_server_args(flashinfer)
 
 
+@pytest.mark.parametrize(("tokens", "steps"), [(6, 5), (1, 1), (0, 1), (40, 32), (12, 11)])
+def test_draft_tokens_alone_are_not_overwritten(tokens: int, steps: int) -> None:
+    said = f"--speculative-num-draft-tokens {tokens}: write --speculative-num-steps {steps};"
+    with pytest.raises(ValueError, match=said):
+        check_server_args(SimpleNamespace(**{**FINE, "speculative_num_draft_tokens": tokens}))
+
+
+@pytest.mark.parametrize("steps", [None, 10])
+def test_as_many_draft_tokens_as_lvspec_verifies_are_fine(steps: int | None) -> None:
+    given = {"speculative_num_steps": steps, "speculative_num_draft_tokens": 11}
+    check_server_args(SimpleNamespace(**{**FINE, **given}))
+
+
 def test_draft_tokens_must_fit_the_steps() -> None:
     with pytest.raises(ValueError, match="verifies 5 tokens"):
         check_server_args(
