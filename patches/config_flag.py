@@ -4,11 +4,14 @@ The host has no hook for a plugin's flags. The value travels to the server's pro
 ``LVSPEC_CONFIG``, which is also how ``sglang.Engine`` is given it.
 """
 
+import logging
 import os
 from typing import Any
 
 from lvspec_sglang.config_json import CONFIG_ENV
 from lvspec_sglang.patches.base import Patch
+
+logger = logging.getLogger(__name__)
 
 
 def add_flag(result: Any, parser: Any) -> Any:
@@ -21,9 +24,11 @@ def add_flag(result: Any, parser: Any) -> Any:
 
 
 def export_flag(result: Any, cls: type, args: Any) -> Any:
-    """Hand a given flag on to every process the server starts."""
+    """Hand a given flag on to every process the server starts, and say where none reads it."""
     if getattr(args, "lvspec_config", None):
         os.environ[CONFIG_ENV] = args.lvspec_config
+        if (args.speculative_algorithm or "").upper() != "LVSPEC":
+            logger.warning("--lvspec-config does nothing without --speculative-algorithm LVSPEC")
     return result
 
 

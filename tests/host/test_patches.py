@@ -138,17 +138,35 @@ def test_entries_become_counts_only_with_the_patch() -> None:
 
 
 def test_the_flag_is_unknown_without_the_patch_and_exported_with_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(CONFIG_ENV, "before")
     given = ["--lvspec-config", "{}"]
     plain = argparse.ArgumentParser(exit_on_error=False)
+    plain.add_argument("--speculative-algorithm")
     assert plain.parse_known_args(given)[1] == given
     config_flag.add_flag(None, plain)
     config_flag.export_flag(None, ServerArgs, plain.parse_args([]))
     assert os.environ[CONFIG_ENV] == "before"
-    config_flag.export_flag(None, ServerArgs, plain.parse_args(given))
+    asked = ["--speculative-algorithm", "lvspec"]
+    config_flag.export_flag(None, ServerArgs, plain.parse_args([*given, *asked]))
     assert os.environ[CONFIG_ENV] == "{}"
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("asked", [[], ["--speculative-algorithm", "NGRAM"]])
+def test_a_flag_that_nobody_reads_is_told_of_once(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(CONFIG_ENV, "before")
+    parser = argparse.ArgumentParser()
+    unpatched(ServerArgs.add_cli_args)(parser)
+    config_flag.add_flag(None, parser)
+    arguments = parser.parse_args(["--model-path", "a", "--lvspec-config", "{}", *asked])
+    config_flag.export_flag(None, ServerArgs, arguments)
+    assert caplog.messages == [
+        "--lvspec-config does nothing without --speculative-algorithm LVSPEC"
+    ]
 
 
 def test_an_encoded_video_is_counted_only_with_the_patch() -> None:
