@@ -59,7 +59,7 @@ METRICS = {
         "counter", ("pruner",), "Videos whose kept tokens were chosen, by the pruner"
     ),
     "video_encodes": Metric(
-        "counter", (), "Videos encoded by any vision tower, the target's or the draft's"
+        "counter", (), "Videos encoded by a Qwen vision tower, the target's or the draft's"
     ),
     "frames_decoded": Metric("counter", (), "Video frames decoded for prompts"),
 }  # fmt: skip

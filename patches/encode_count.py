@@ -1,4 +1,4 @@
-"""Videos encoded by a vision tower are counted, the target's and the draft's alike.
+"""Videos encoded by a Qwen vision tower are counted, the target's and the draft's alike.
 
 Whether a video is paid for once cannot be seen from outside: the host keeps no figure of it.
 """
