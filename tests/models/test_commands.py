@@ -3,10 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
-from lvspec_sglang.cli import main
-
 
 def lvspec(*arguments: str) -> str:
     """Run the command and return what it printed; a process of its own, as it loads plugins."""
@@ -30,8 +26,3 @@ def test_demo_shows_both_servers_and_their_figures() -> None:
         lines = [line for line in printed.splitlines() if line.startswith(way + " ")]
         assert len(lines) == 3, f"two turns and a summary of {way}"
         assert "tokens/s" in lines[-1]
-
-
-def test_demo_without_its_video_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--video", "/no/such.mp4"]) == 2
-    assert "no file /no/such.mp4" in capsys.readouterr().err
