@@ -20,6 +20,15 @@ def add_speed_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--trace", type=Path, help="simulate accepted tokens from a JSON list")
     bench.add_argument("--host-algorithm", default="", help="also NGRAM or STANDALONE (GPU only)")
     bench.add_argument(
+        "--sides", metavar="SIDE,...", help="of alone, strict, balanced, fast (all of them)"
+    )
+    bench.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="FILE",
+        help="an earlier record whose target alone is taken, in place of measuring it",
+    )
+    bench.add_argument(
         "--in-turn", action="store_true", help="one server at a time, where two do not fit"
     )
     bench.add_argument(

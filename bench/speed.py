@@ -11,11 +11,14 @@ import json
 import os
 import shlex
 import tempfile
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lvspec_sglang.bench.baseline import asked_of, read_baseline
 from lvspec_sglang.bench.decoding import COUNTED, Asked, held_out, payloads
 from lvspec_sglang.bench.shapes import FPS, FRAME, SHAPES, TOKENS_A_PAIR, shape_of, write_shape
 from lvspec_sglang.bench.simulated import accepted_trace, read_trace
@@ -28,14 +31,43 @@ from lvspec_sglang.miniworld import paths
 from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.serving import LocalServer, ServerFailed
 
+SIDES = ("alone", "strict", "balanced", "fast")
 
-def sides(engine: str) -> list[Side]:
-    """What is compared; ``engine`` is the host's own algorithm, or empty."""
+
+def sides(engine: str, names: Sequence[str] = SIDES) -> list[Side]:
+    """What is compared.
+
+    Args:
+        engine: the host's own algorithm, or empty.
+        names: some of ``SIDES``.
+
+    Raises:
+        ValueError: a name that is none of them.
+    """
+    for name in names:
+        if name not in SIDES:
+            raise ValueError(f"--sides {name}: not one of {', '.join(SIDES)}")
     return [
-        Side(ALONE, "alone", None),
+        *([Side(ALONE, "alone", None)] if "alone" in names else []),
         *([Side(f"SGLang {engine}", engine, None)] if engine else []),
-        *(Side(f"LVSPEC {name}", "LVSPEC", name) for name in ("strict", "balanced", "fast")),
+        *(Side(f"LVSPEC {name}", "LVSPEC", name) for name in SIDES[1:] if name in names),
     ]
+
+
+def compared(arguments: argparse.Namespace) -> list[Side]:
+    """What the command's arguments compare; with a baseline the target alone is not measured.
+
+    Raises:
+        ValueError: a wrong ``--sides``, or one that measures what the baseline has.
+    """
+    names = arguments.sides.split(",") if arguments.sides else SIDES
+    if arguments.baseline is None:
+        return sides(arguments.host_algorithm, names)
+    if arguments.sides and "alone" in names:
+        raise ValueError(
+            "--sides alone with --baseline: the baseline has it; leave one of them out"
+        )
+    return sides(arguments.host_algorithm, [name for name in names if name != "alone"])
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -50,6 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     if dummy and not simulate:
         raise ValueError("dummy weights agree on nothing: add --accepted 7.76 or --trace FILE")
     batches = [int(size) for size in arguments.batches.split(",")]
+    measured_sides = compared(arguments)
     with tempfile.TemporaryDirectory(prefix="lvspec-speed-") as name:
         folder = Path(name)
         target, draft = (
@@ -67,18 +100,26 @@ def run(arguments: argparse.Namespace) -> None:
             "acceptance": "simulated" if simulate else "measured",
             "weights": "dummy" if dummy else "real",
             "counted": COUNTED,
+            "asked": asked_of(arguments),
             "floors_ms": floors_of(
                 _shape(arguments.target), _shape(arguments.draft), arguments.steps
             ),
         }
+        baseline = []
+        if arguments.baseline is not None:
+            baseline = read_baseline(arguments.baseline, record, batches)
+            record["baseline"] = str(arguments.baseline)
         prompts = _prompts(arguments, bool(dummy), folder, max(batches))
-        servers = _servers(arguments, target, draft, dummy, simulate, folder)
+        named = _servers(arguments, target, draft, dummy, simulate, folder)
+        wanted = {side.server for side in measured_sides}
+        servers = {name: server for name, server in named.items() if name in wanted}
         own = arguments.tokens + arguments.steps + 1
-        runs = SpeedRuns(servers, sides(arguments.host_algorithm), prompts, batches, folder)
-        for measured in runs.measure(arguments.in_turn, arguments.repeats, own):
-            record |= measured
-            if arguments.json:
-                write_record(arguments.json, record)
+        runs = SpeedRuns(servers, measured_sides, prompts, batches, folder, baseline)
+        with closing(runs.measure(arguments.in_turn, arguments.repeats, own)) as measuring:
+            for measured in measuring:
+                record |= measured
+                if arguments.json:
+                    write_record(arguments.json, record)
     show(record)
     if runs.failed:
         raise ServerFailed("\n".join(runs.failed))

@@ -1,7 +1,7 @@
 """The runs of a speed bench: servers started in turn or together, sides decoding in turn."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from lvspec_sglang.bench.decoding import Unmeasured, decode, kv_tokens, warm_up, with_preset
 from lvspec_sglang.bench.device_idle import measured_idle
-from lvspec_sglang.bench.speed_table import Side, rows_of
+from lvspec_sglang.bench.speed_table import STRICT, Side, rows_of
 from lvspec_sglang.bench.timed_server import lines_of, phases_since
 from lvspec_sglang.client import Refused
 from lvspec_sglang.serving import LocalServer, ServerFailed, together
@@ -36,41 +36,51 @@ class SpeedRuns:
         prompts: list[dict[str, Any]],
         batches: list[int],
         folder: Path,
+        baseline: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """Compare sides on ``prompts``; the timed server writes to ``folder / TIMES``."""
+        """Compare sides on ``prompts``; the timed server writes to ``folder / TIMES``.
+
+        ``baseline`` has rows of the target alone, where it is not one of the sides.
+        """
         self.servers = servers
         self.compared = compared
         self.prompts = prompts
         self.batches = batches
         self.folder = folder
+        self.baseline = baseline
         self.pools: dict[str, int] = {}
         self.runs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
         self.left_out: dict[tuple[str, int], str] = {}
         self.failed: list[str] = []
 
-    def measure(self, in_turn: bool, repeats: int, own: int) -> Iterator[dict[str, Any]]:
-        """Yield the pools and the rows so far, after each group of servers.
+    def measure(
+        self, in_turn: bool, repeats: int, own: int
+    ) -> Generator[dict[str, Any], None, None]:
+        """Yield the pools and the rows so far, after each run of a side, then after the profile.
 
         Args:
             in_turn: one server at a time, not all side by side.
             own: tokens of KV that a request needs beyond its prompt.
         """
-        seen: list[Side] = []
         for group in [[name] for name in self.servers] if in_turn else [list(self.servers)]:
             present = [side for side in self.compared if side.server in group]
-            seen += present
             try:
                 with together(*(self.servers[name] for name in group)):
                     self._warm_up(present, own)
-                    self._decode(present, repeats)
+                    for _, batch, side in product(range(repeats), self.batches, present):
+                        self._decode(side, batch)
+                        yield self._so_far()
                     self._profile(present)
             except (ServerFailed, Refused, requests.RequestException) as error:
                 self.failed.append(f"{', '.join(group)}: {error}")
                 for side, batch in product(present, self.batches):
                     if not self.runs[side.name, batch]:
                         self.left_out.setdefault((side.name, batch), "the server failed")
-            rows = rows_of(seen, self.batches, self.runs, self.left_out)
-            yield {"max_total_num_tokens": self.pools, "rows": rows}
+            yield self._so_far()
+
+    def _so_far(self) -> dict[str, Any]:
+        rows = rows_of(self.compared, self.batches, self.runs, self.left_out, self.baseline)
+        return {"max_total_num_tokens": self.pools, "rows": rows}
 
     def _warm_up(self, present: list[Side], own: int) -> None:
         """Decode each side's largest batch once; leave out those that the KV pool cannot hold."""
@@ -88,25 +98,25 @@ class SpeedRuns:
                     self.left_out[side.name, batch] = said
             warm_up(server, self.prompts[: max(fitting)], side.preset)
 
-    def _decode(self, present: list[Side], repeats: int) -> None:
+    def _decode(self, side: Side, batch: int) -> None:
+        if (side.name, batch) in self.left_out:
+            return
         times = self.folder / TIMES
-        for _, batch, side in product(range(repeats), self.batches, present):
-            if (side.name, batch) in self.left_out:
-                continue
-            before = lines_of(times)
-            try:
-                figures = decode(self.servers[side.server], self.prompts[:batch], side.preset)
-            except Unmeasured as error:
-                self.left_out[side.name, batch] = str(error)
-                continue
-            figures["phases"] = phases_since(times, before, batch)
-            self.runs[side.name, batch].append(figures)
+        before = lines_of(times)
+        try:
+            figures = decode(self.servers[side.server], self.prompts[:batch], side.preset)
+        except Unmeasured as error:
+            self.left_out[side.name, batch] = str(error)
+            return
+        figures["phases"] = phases_since(times, before, batch)
+        self.runs[side.name, batch].append(figures)
 
     def _profile(self, present: list[Side]) -> None:
-        for side in present:
-            alone = self.runs[side.name, 1]
-            if torch.cuda.is_available() and side.server == "LVSPEC" and alone:
-                asked = with_preset(self.prompts[0], side.preset)
-                alone[-1]["device_idle"] = measured_idle(
-                    self.servers[side.server], asked, self.folder
-                )
+        """How long the device idles in rounds of the first relaxed side, a request at a time."""
+        drafting = [side for side in present if side.server == "LVSPEC" and self.runs[side.name, 1]]
+        drafting.sort(key=lambda side: side.name == STRICT)
+        if torch.cuda.is_available() and drafting:
+            side = drafting[0]
+            asked = with_preset(self.prompts[0], side.preset)
+            idle = measured_idle(self.servers[side.server], asked, self.folder)
+            self.runs[side.name, 1][-1].update(idle)

@@ -1,5 +1,6 @@
 """The table of a speed run: a row a side and batch size, beside what the hardware allows."""
 
+from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -21,27 +22,38 @@ class Side(NamedTuple):
 
 def rows_of(
     compared: list[Side], batches: list[int], runs: dict[tuple[str, int], list[dict[str, Any]]],
-    left_out: dict[tuple[str, int], str],
+    left_out: dict[tuple[str, int], str], baseline: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A row for each side at each batch size, those left out with the reason."""
+    """A row for each side at each batch size that was measured or, with the reason, left out.
+
+    Args:
+        baseline: rows of the target alone, of another run, in place of its own.
+    """
     rows = []
     for batch in batches:
-        alone, strict = runs.get((ALONE, batch)), runs.get((STRICT, batch))
+        saved = [row for row in baseline if row["batch"] == batch]
+        rows += saved
+        alone = [run["tokens_per_second"] for run in saved or runs.get((ALONE, batch), [])]
+        strict = runs.get((STRICT, batch))
         phases = _medians(strict) if strict else {}
         for side in compared:
             about: dict[str, Any] = {"side": side.name, "batch": batch}
             if (side.name, batch) in left_out:
                 rows.append(about | {"left_out": left_out[side.name, batch]})
-            else:
+            elif runs.get((side.name, batch)):
                 rows.append(about | _figures(side, runs[side.name, batch], alone, phases))
     return rows
 
 
 def _figures(
-    side: Side, runs: list[dict[str, Any]], alone: list[dict[str, Any]] | None,
-    strict: dict[str, float],
-) -> dict[str, Any]:  # fmt: skip
-    """A side's figures at a batch size; ``strict`` has the milliseconds of a strict round."""
+    side: Side, runs: list[dict[str, Any]], alone: list[float], strict: dict[str, float]
+) -> dict[str, Any]:
+    """A side's figures at a batch size.
+
+    Args:
+        alone: tokens a second of the target alone, of each run; none where it was not measured.
+        strict: milliseconds of a strict round's phases.
+    """
     speeds = [run["tokens_per_second"] for run in runs]
     phases = _medians(runs) if side.server == "LVSPEC" else {}
     speed = median(speeds)
@@ -51,11 +63,11 @@ def _figures(
         "tokens_per_second": speed,
         "lowest": min(speeds),
         "highest": max(speeds),
-        "times_alone": alone and speed / median(run["tokens_per_second"] for run in alone),
+        "times_alone": speed / median(alone) if alone else None,
         "T": runs[-1]["accepted"],
         "ms_per_round": phases,
         "judging_share": judging_share(strict, phases),
-        "device_idle": runs[-1].get("device_idle"),
+        **{name: idle for name, idle in runs[-1].items() if name.startswith("device_idle")},
     }
 
 
@@ -89,7 +101,7 @@ def show(record: dict[str, Any]) -> None:
 def _line(row: dict[str, Any]) -> str:
     spread = f"{row['tokens_per_second']:8.1f} ({row['lowest']:.1f}-{row['highest']:.1f})"
     times, accepted, share, idle = (
-        f"{row[name]:.3g}" if isinstance(row[name], float) else "-"
+        f"{row[name]:.3g}" if isinstance(row.get(name), float) else "-"
         for name in ("times_alone", "T", "judging_share", "device_idle")
     )
     phases = " ".join(f"{row['ms_per_round'].get(phase, 0):.2f}" for phase in PHASES)

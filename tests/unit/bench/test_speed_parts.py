@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,61 @@ def test_a_side_whose_request_is_refused_does_not_take_the_others_rows(
     assert all("HTTP 400): too long" in said for said in runs.failed) and len(runs.failed) == 2
 
 
+def measured_runs(
+    make_server: Callable[..., LocalServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    names: Sequence[str], **more: Any,
+) -> SpeedRuns:  # fmt: skip
+    """Runs at batch 1 and 2 whose servers answer at once, LVSPEC at twice the speed."""
+
+    def decoded(server: LocalServer, asked: Any, preset: str | None = None) -> dict[str, Any]:
+        return {"tokens_per_second": 10.0 if preset is None else 20.0, "seconds": 1.0,
+                "accepted": None, "prompt_tokens": 9}  # fmt: skip
+
+    monkeypatch.setattr(speed_runs, "together", lambda *servers: contextlib.nullcontext())
+    monkeypatch.setattr(speed_runs, "warm_up", lambda server, asked, preset=None: 9)
+    monkeypatch.setattr(speed_runs, "decode", decoded)
+    monkeypatch.setattr(speed_runs, "kv_tokens", lambda asked, prompt, own: 0)
+    monkeypatch.setattr(LocalServer, "info", lambda self: {"max_total_num_tokens": 100})
+    compared = speed.sides("", names)
+    servers = {side.server: make_server() for side in compared}
+    prompts = payloads([Asked(tmp_path / "clip.mp4", "what?")], 2, 512)
+    return SpeedRuns(servers, compared, prompts, [1, 2], tmp_path, **more)
+
+
+def test_figures_come_run_by_run_and_the_profile_comes_last(
+    make_server: Callable[..., LocalServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiled: list[Any] = []
+
+    def idle(server: LocalServer, asked: dict[str, Any], folder: Path) -> dict[str, float]:
+        profiled.append(asked["sampling_params"]["custom_params"]["lvspec"]["preset"])
+        return {"device_idle": 0.5, "device_idle_over_5_us": 0.25}
+
+    monkeypatch.setattr(speed_runs, "measured_idle", idle)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    runs = measured_runs(make_server, tmp_path, monkeypatch, ["alone", "strict", "fast"])
+    told = []
+    for measured in runs.measure(in_turn=False, repeats=2, own=9):
+        told.append((len(measured["rows"]), list(profiled)))
+    assert [rows for rows, _ in told] == [1, 2, 3, 4, 5, 6, *[6] * 7]
+    assert [seen for _, seen in told] == [[]] * 12 + [["fast"]]
+    row = next(row for row in measured["rows"] if (row["side"], row["batch"]) == ("LVSPEC fast", 1))
+    assert (row["times_alone"], row["device_idle"], row["device_idle_over_5_us"]) == (2, 0.5, 0.25)
+
+
+def test_a_baselines_rows_take_the_place_of_the_target_alone(
+    make_server: Callable[..., LocalServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = [{"side": ALONE, "batch": 2 * n + 1, "tokens_per_second": 5.0} for n in (0, 1)]
+    runs = measured_runs(make_server, tmp_path, monkeypatch, ["strict"], baseline=saved)
+    *_, measured = runs.measure(in_turn=True, repeats=1, own=9)
+    rows = {(row["side"], row["batch"]): row for row in measured["rows"]}
+    assert list(rows) == [(ALONE, 1), ("LVSPEC strict", 1), ("LVSPEC strict", 2)]
+    assert rows[ALONE, 1] == saved[0]
+    assert rows["LVSPEC strict", 1]["times_alone"] == 4
+    assert rows["LVSPEC strict", 2]["times_alone"] is None
+
+
 def test_a_simulated_trace_has_the_mean_asked_for() -> None:
     for mean in (0.5, 3.28, 7.76):
         trace = accepted_trace(mean, 10, rounds=20_000)
@@ -301,6 +356,9 @@ def test_shapes_are_pairs_the_host_can_load(tmp_path: Path) -> None:
         (["--host-algorithm", "NGRAM"], "needs a CUDA GPU; leave --host-algorithm out"),
         (["--target", "nowhere"], "'nowhere' is neither mini, 3B, 7B, 32B nor a checkpoint"),
         (["--accepted", "12"], "--accepted 12.0: above 0 and below the 10 drafted tokens"),
+        (["--sides", "strict,slow"], "--sides slow: not one of alone, strict, balanced, fast"),
+        (["--sides", "alone", "--baseline", "x"], "the baseline has it; leave one of them out"),
+        (["--baseline", "nowhere.json"], "--baseline nowhere.json: no record of bench speed"),
     ],
 )
 def test_what_speed_refuses(
