@@ -16,7 +16,7 @@ TOKENS = 800  # so many that the first user still reads when the last one's vide
 READERS = "lvspec_shared_prefix_groups"
 
 
-def test_answers_about_a_shared_video_are_the_targets(
+def test_answers_about_a_video_shared_on_flashinfer_are_the_targets(
     tmp_path: Path,
     clips: Clips,  # noqa: F811
 ) -> None:
