@@ -9,10 +9,12 @@ NEGATIONS = frozenset(
     "no not none never nothing nobody nowhere neither nor without cannot n't isn't aren't wasn't "
     "weren't don't doesn't didn't can't couldn't won't wouldn't hasn't haven't hadn't".split()
 )
+# Not "one", which is an article more often than a number.
+NUMBERS = frozenset("two three four five six seven eight nine ten eleven twelve".split())
 # Not the connectives of any narration (then, next, until, again): they are wording.
 ORDER = frozenset("before after first second third last previous earlier once twice".split())
 CLASSES = {
-    "digits": lambda text: any(character.isdigit() for character in text),
+    "digits": lambda text: text in NUMBERS or any(character.isdigit() for character in text),
     "negations": lambda text: text in NEGATIONS,
     "order": lambda text: text in ORDER,
 }
