@@ -184,10 +184,3 @@ class RequestConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.trace, bool):
             raise ValueError(f"trace {self.trace!r}: true or false")
-
-
-def server_config() -> LVSpecConfig:
-    """``config_json.server_config``, by the name the worker knows."""
-    from lvspec_sglang import config_json
-
-    return config_json.server_config()

@@ -17,7 +17,8 @@ from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_m
 from lvspec_sglang import counters, ranks
 from lvspec_sglang.attention.chain_plan import readers
 from lvspec_sglang.attention.plain_width import plain_width
-from lvspec_sglang.config import RelaxConfig, server_config
+from lvspec_sglang.config import RelaxConfig
+from lvspec_sglang.config_json import server_config
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel
 from lvspec_sglang.draft.self_draft import make_draft
