@@ -73,9 +73,10 @@ def test_a_servers_metrics_go_with_it(
 
 
 COMMAND = """
-import sys
+import signal
 from pathlib import Path
 from lvspec_sglang.serving import LocalServer, exit_on_signals
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
 server = LocalServer(Path("model"))
 server.command = ["sleep", "600"]
 server.wait_ready = lambda: print(server.process.pid, flush=True)
