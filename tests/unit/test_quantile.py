@@ -105,3 +105,14 @@ def test_equals_plain_lists(
         ring.push(torch.tensor(list(event)), torch.tensor(values), torch.tensor(lens))
     found = ring.threshold(torch.arange(ROWS), torch.full((ROWS,), ratio))
     assert found.tolist() == [by_sorting(held, ratio) for held in plain]
+
+
+def test_the_lowest_score_a_row_holds() -> None:
+    ring = ScoreRing(3, size=8)
+    rows = torch.tensor([0, 2])
+    ring.push(rows, torch.tensor([[0.5, 0.2, 0.1], [-3.0, 4.0, 0.0]]), torch.tensor([2, 3]))
+    torch.testing.assert_close(
+        ring.lowest(torch.tensor([2, 1, 0])), torch.tensor([-3.0, math.inf, 0.2])
+    )
+    ring.push(rows, torch.full((2, 8), 0.7), torch.tensor([8, 8]))
+    torch.testing.assert_close(ring.lowest(rows), torch.tensor([0.7, 0.7]))
