@@ -36,7 +36,7 @@ def test_by_example(ratio: float, expected: float) -> None:
     assert threshold(ring, 1, ratio) == expected
 
 
-def test_nothing_before_eight_scores() -> None:
+def test_nothing_before_enough_scores() -> None:
     ring = ScoreRing(ROWS)
     push(ring, 0, [0.5] * (MIN_HELD - 1))
     assert threshold(ring, 0, 1.0) == -math.inf
