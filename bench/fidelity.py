@@ -29,7 +29,7 @@ from lvspec_sglang.bench.versus import compare
 from lvspec_sglang.miniworld import paths
 from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.serving import LocalServer, dtype
-from lvspec_sglang.verify.rule import DEFAULT_STEPS as DRAFT_STEPS
+from lvspec_sglang.verify.rule import DEFAULT_STEPS
 
 SOUND = 0.98
 
@@ -214,6 +214,6 @@ def table_rows(
         meaning = rule.meaning()
         if meaning is not None and meaning["relax"]["loose_ratio"]:
             strict = float(counts[STRICT].accepted.sum() / counts[STRICT].rounds.sum())
-            row["T_geometric"] = relaxed(strict, meaning["relax"]["loose_ratio"], DRAFT_STEPS)
+            row["T_geometric"] = relaxed(strict, meaning["relax"]["loose_ratio"], DEFAULT_STEPS)
         rows.append({"rule": rule.name, "family": rule.family, "relaxation": meaning, **row})
     return rows

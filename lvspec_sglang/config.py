@@ -72,6 +72,12 @@ class RelaxConfig:
             _whole_number(name, getattr(self, name), MAX_SHIFT)
 
     @property
+    def threshold_floor(self) -> float:
+        """The share that a loose token needs at the threshold: ``visual_floor``, no less than
+        ``floor``."""
+        return max(self.floor, self.visual_floor)
+
+    @property
     def strict(self) -> bool:
         """Whether answers are the target's own, token for token."""
         return self.rule == "loose" and not (

@@ -92,7 +92,7 @@ class Relaxation:
             "limit": limit,
             "ratio": relax.loose_ratio,
             "floor": relax.floor,
-            "visual_floor": max(relax.floor, relax.visual_floor),
+            "visual_floor": relax.threshold_floor,
             "draft_shift": relax.draft_shift,
             "target_shift": relax.target_shift,
             "fly": relax.rule == "fly",

@@ -62,7 +62,7 @@ def record_run(
         "relax": dataclasses.asdict(relax),
         # As the rule computes it, so that nothing is rounded twice.
         "log_floor": _log(relax.floor),
-        "log_visual_floor": _log(max(relax.floor, relax.visual_floor)),
+        "log_visual_floor": _log(relax.threshold_floor),
         "ring": {"size": ScoreRing(1).size, "least": MIN_HELD, "reference": reference},
         "trace": {key: trace[key] for key in TRACE_COLUMNS},
         "relaxed": _run(client, relaxed),

@@ -30,7 +30,7 @@ def policy_of(relax: RelaxConfig) -> Policy:
         limit=torch.tensor([STEPS]),
         ratio=torch.tensor([relax.loose_ratio]),
         floor=torch.tensor([relax.floor]),
-        visual_floor=torch.tensor([max(relax.floor, relax.visual_floor)]),
+        visual_floor=torch.tensor([relax.threshold_floor]),
         draft_shift=torch.tensor([relax.draft_shift]),
         target_shift=torch.tensor([relax.target_shift]),
         fly=torch.tensor([False]),
