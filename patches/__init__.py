@@ -7,6 +7,7 @@ the processes of a server that asked for the algorithm; ``ALWAYS`` adds a flag t
 
 from lvspec_sglang.patches import (
     config_flag,
+    context_width,
     draft_memory,
     encode_count,
     frontend_video,
@@ -32,6 +33,7 @@ CPU_PLATFORM: tuple[Patch, ...] = (
     *video_decoder.PATCHES,
 )
 LVSPEC: tuple[Patch, ...] = (
+    *context_width.PATCHES,
     *draft_memory.PATCHES,
     *encode_count.PATCHES,
     *llava_verify.PATCHES,

@@ -2,7 +2,8 @@
 
 Strict verification hides a stale draft row: the output stays right, only fewer drafts are
 accepted. This check cannot be fooled that way. Set ``LVSPEC_CHECK_DRAFT_KV=1``; it recomputes every
-request's draft context in every round, so it is for tests, on the CPU platform.
+request's draft context in every round and expects the same numbers to 0.001, so it is for tests in
+float32.
 """
 
 import os
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from sglang.srt.runtime_context import get_schedule
 
 from lvspec_sglang.draft.batches import Segment, extend_batch
 from lvspec_sglang.draft.model import DraftModel
@@ -29,7 +31,20 @@ class DraftKVCheck:
 
     @classmethod
     def from_env(cls, draft: DraftModel) -> "DraftKVCheck | None":
-        return cls(draft) if draft.owns_kv and os.environ.get(CHECK_ENV) == "1" else None
+        """The check, if it was asked for.
+
+        Raises:
+            ValueError: overlap scheduling is on, where a round begins before the host has seen the
+                tokens of the one before.
+        """
+        if not draft.owns_kv or os.environ.get(CHECK_ENV) != "1":
+            return None
+        if not get_schedule().disable_overlap_schedule:
+            raise ValueError(
+                f"{CHECK_ENV}=1 reads the tokens of the last round, which overlap scheduling has "
+                "still on their way: add --disable-overlap-schedule"
+            )
+        return cls(draft)
 
     @torch.inference_mode()
     def __call__(self, batch: Any, followed: Mapping[int, Any]) -> None:

@@ -1,6 +1,7 @@
-"""Run by test_engine.py: ``sglang.Engine`` with LVSPEC on payloads, overlap scheduling on.
+"""``sglang.Engine`` with LVSPEC and overlap scheduling: ``TARGET DRAFT CALLS [OPTIONS]``.
 
-On the CPU LVSPEC turns overlap off, as its arithmetic is synchronous. Turned on here, the relay of
+``CALLS`` is a JSON list of lists of payloads, each list one call; ``OPTIONS`` is the engine's. On
+the CPU LVSPEC turns overlap off, as its arithmetic is synchronous. Turned on here, the relay of
 bonus tokens, the late results and the grammar barrier take the path they take on a GPU.
 """
 
@@ -16,33 +17,31 @@ settle = LVSpecAlgorithm.handle_server_args
 
 
 def keep_overlap(self: LVSpecAlgorithm, server_args: Any) -> None:
+    disabled = server_args.disable_overlap_schedule
     settle(self, server_args)
-    server_args.disable_overlap_schedule = False
+    server_args.disable_overlap_schedule = disabled
 
 
-def start_engine(target: str, draft: str) -> sglang.Engine:
-    """An engine with LVSPEC and overlap scheduling."""
+def main() -> None:
+    target, draft, calls, options = *sys.argv[1:3], *map(json.loads, (*sys.argv[3:], "{}")[:2])
     LVSpecAlgorithm.handle_server_args = keep_overlap  # type: ignore[method-assign]
-    return sglang.Engine(
+    engine = sglang.Engine(
         model_path=target,
         dtype="float32",
         chunked_prefill_size=128,
         speculative_algorithm="LVSPEC",
         speculative_draft_model_path=draft,
+        **options,
     )
-
-
-def main() -> None:
-    target, draft, payloads = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    engine = start_engine(target, draft)
     overlapping = not engine.get_server_info()["disable_overlap_schedule"]
-    together = engine.generate(
-        [payload["text"] for payload in payloads],
-        [payload["sampling_params"] for payload in payloads],
-        video_data=[payload.get("video_data") for payload in payloads],
-    )
-    ids = [result["output_ids"] for result in together]
-    print(json.dumps({"overlapping": overlapping, "ids": ids}), flush=True)
+    answers = []
+    for payloads in calls:
+        answers += engine.generate(
+            [payload["text"] for payload in payloads],
+            [payload["sampling_params"] for payload in payloads],
+            video_data=[payload.get("video_data") for payload in payloads],
+        )
+    print(json.dumps({"overlapping": overlapping, "answers": answers}), flush=True)
     engine.shutdown()
 
 
