@@ -7,6 +7,7 @@ import pytest
 
 from lvspec_sglang import host, platform
 from lvspec_sglang.algorithm import LVSpecAlgorithm, resolved_device
+from lvspec_sglang.draft import check
 from lvspec_sglang.pairing import check_pair, check_tokenizers
 from lvspec_sglang.refusals import check_server_args
 
@@ -181,3 +182,14 @@ def test_the_draft_never_decodes_on_flashinfer(
     LVSpecAlgorithm.handle_server_args(object.__new__(LVSpecAlgorithm), args)
     assert args.speculative_draft_attention_backend == draft
     assert args.speculative_num_draft_tokens == 11
+
+
+def test_the_draft_kv_check_is_refused_where_the_host_lags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(check.CHECK_ENV, "1")
+    overlapping = SimpleNamespace(disable_overlap_schedule=False)
+    monkeypatch.setattr(check, "get_schedule", lambda: overlapping)
+    with pytest.raises(ValueError, match=r"_CHECK_DRAFT_KV=1 .* add --disable-overlap-schedule"):
+        check.DraftKVCheck.from_env(SimpleNamespace(owns_kv=True))
+    assert check.DraftKVCheck.from_env(SimpleNamespace(owns_kv=False)) is None
+    monkeypatch.delenv(check.CHECK_ENV)
+    assert check.DraftKVCheck.from_env(SimpleNamespace(owns_kv=True)) is None
