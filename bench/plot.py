@@ -1,5 +1,6 @@
 """The plot of a fidelity run: fact accuracy kept against drafted tokens accepted a round."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,14 @@ def need_matplotlib() -> None:
         ) from error
 
 
+def is_curve(members: Sequence[dict[str, Any]]) -> bool:
+    """Whether a family's rows differ in what requests ask for alone, not in what servers are."""
+    servers = [{**(row["relaxation"] or {}), "relax": None} for row in members]
+    return all(server == servers[0] for server in servers)
+
+
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Draw a record's rows: a curve a family, 95 % intervals, target and strict marked."""
+    """Draw a record's rows: a colour a family, 95 % intervals, target and strict marked."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.5, 6), layout="constrained")
@@ -37,7 +44,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
             yerr=[low, high],
             marker="os^vDPX*"[number // 10 % 8],
             color=f"C{number % 10}",
-            linestyle="-" if len(members) > 1 else "none",
+            linestyle="-" if is_curve(members) else "none",
             markersize=5,
             linewidth=1.3,
             elinewidth=0.8,

@@ -270,6 +270,17 @@ def test_the_geometric_prediction_is_the_papers() -> None:
     assert relaxed(3.29, 1.0, 10) == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "curves"), [("main", True), ("shift", True), ("layers", False), ("pruning", False)]
+)
+def test_a_line_joins_rules_of_one_server(name: str, curves: bool) -> None:
+    families: dict[str, list[dict[str, Any]]] = {}
+    for rule in named_sets()[name]:
+        families.setdefault(rule.family, []).append({"relaxation": rule.meaning()})
+    joined = [plot.is_curve(members) for members in families.values() if len(members) > 1]
+    assert joined and all(line == curves for line in joined)
+
+
 def test_without_matplotlib_the_plot_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     arguments = argparse.Namespace(rules="presets", plot=Path("x.png"), json=None, clips=1, seed=0)
