@@ -23,7 +23,7 @@ from lvspec_sglang.bench.conversations import (
 )
 from lvspec_sglang.bench.geometric import relaxed
 from lvspec_sglang.bench.rule_sets import chosen
-from lvspec_sglang.bench.rules import ALONE, STRICT, Rule
+from lvspec_sglang.bench.rules import ALONE, STRICT, Rule, served
 from lvspec_sglang.bench.tally import count, figures
 from lvspec_sglang.bench.versus import compare
 from lvspec_sglang.miniworld import paths
@@ -96,8 +96,7 @@ def servers(rules: Sequence[Rule]) -> list[tuple[dict[str, Any] | None, list[Rul
     """Rules by the server they need: the target alone first, then those of equal settings."""
     groups: dict[str, tuple[dict[str, Any] | None, list[Rule]]] = {}
     for rule in rules:
-        meaning = rule.meaning()
-        shared = meaning and {key: value for key, value in meaning.items() if key != "relax"}
+        shared = served(rule.meaning())
         groups.setdefault(json.dumps(shared), (shared, []))[1].append(rule)
     return list(groups.values())
 

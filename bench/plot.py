@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lvspec_sglang.bench.rules import served
+
 
 def need_matplotlib() -> None:
     """Raises ValueError, with the remedy, where matplotlib is missing."""
@@ -17,7 +19,7 @@ def need_matplotlib() -> None:
 
 def is_curve(members: Sequence[dict[str, Any]]) -> bool:
     """Whether a family's rows differ in what requests ask for alone, not in what servers are."""
-    servers = [{**(row["relaxation"] or {}), "relax": None} for row in members]
+    servers = [served(row["relaxation"]) for row in members]
     return all(server == servers[0] for server in servers)
 
 

@@ -65,6 +65,11 @@ class Rule:
         return meaning is not None and RelaxConfig(**meaning["relax"]).strict
 
 
+def served(meaning: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What of a rule's meaning is its server's; rules of equal ones can share a server."""
+    return meaning and {key: value for key, value in meaning.items() if key != "relax"}
+
+
 def baselines() -> list[Rule]:
     """What every run measures: the target alone, and strict verification."""
     return [Rule(ALONE, ALONE, None, {}), Rule(STRICT, STRICT, {}, {"preset": STRICT})]

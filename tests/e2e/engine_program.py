@@ -1,4 +1,4 @@
-"""``sglang.Engine`` with LVSPEC and overlap scheduling: ``TARGET DRAFT CALLS [OPTIONS]``.
+"""``sglang.Engine`` with LVSPEC and overlap scheduling: ``TARGET DRAFT CALLS OPTIONS``.
 
 ``CALLS`` is a JSON list of lists of payloads, each list one call; ``OPTIONS`` is the engine's. On
 the CPU LVSPEC turns overlap off, as its arithmetic is synchronous. Turned on here, the relay of
@@ -23,7 +23,8 @@ def keep_overlap(self: LVSpecAlgorithm, server_args: Any) -> None:
 
 
 def main() -> None:
-    target, draft, calls, options = *sys.argv[1:3], *map(json.loads, (*sys.argv[3:], "{}")[:2])
+    target, draft = sys.argv[1:3]
+    calls, options = map(json.loads, sys.argv[3:])
     LVSpecAlgorithm.handle_server_args = keep_overlap  # type: ignore[method-assign]
     engine = sglang.Engine(
         model_path=target,

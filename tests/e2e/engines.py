@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ON_CPU, ON_GPU_PATH = "tests.e2e.engine_program", "tests.e2e.gpu_program"
+GRAPHS = (1, 4)  # the batch sizes that have one on the path of a GPU
 
 
 def generate(

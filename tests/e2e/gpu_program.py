@@ -36,11 +36,11 @@ from lvspec_sglang.drafting import Drafting
 from lvspec_sglang.platform.cpu import TorchCpuPlatform
 from lvspec_sglang.verify.kernel import accept_triton
 from tests.e2e.engine_program import main
+from tests.e2e.engines import GRAPHS
 from tests.no_sync import NoSync
 from tests.recorded_graph import RecordedGraphBackend, kernel
 from tests.torch_paged import TorchPaged, flash_attn_with_kvcache, merge
 
-CAPTURED = [1, 4]
 HOPPER = (9, 0)
 
 
@@ -76,7 +76,7 @@ def capture_graphs() -> None:
 
     def with_graphs(self: TorchCpuPlatform, server_args: Any) -> None:
         defaults(self, server_args)
-        sizes = {"bs": CAPTURED, "max_bs": CAPTURED[-1]}
+        sizes = {"bs": list(GRAPHS), "max_bs": GRAPHS[-1]}
         server_args.cuda_graph_config = with_phase(
             server_args.cuda_graph_config, Phase.DECODE, backend=Backend.FULL, **sizes
         )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Clips, Servers
-from tests.e2e.engines import ON_CPU, ON_GPU_PATH, generate
+from tests.e2e.engines import GRAPHS, ON_CPU, ON_GPU_PATH, generate
 from tests.e2e.prompts import VIDEO, answer, chat, request
 
 TOKENS = 12
@@ -19,7 +19,6 @@ OPTIONS = {
     "speculative_num_steps": STEPS, "max_total_tokens": 4096, "context_length": CONTEXT,
     "triton_attention_num_kv_splits": 2,
 }  # fmt: skip
-GRAPHS = (1, 4)
 
 
 @pytest.fixture(scope="module")
