@@ -34,6 +34,13 @@ def _glued_flashinfer(args: Any) -> str | None:
     return None
 
 
+def _draft_without_backup(args: Any) -> str | None:
+    kept = args.enable_weights_cpu_backup or args.enable_draft_weights_cpu_backup
+    if args.enable_memory_saver and args.speculative_draft_model_path and not kept:
+        return "--enable-memory-saver alone"
+    return None
+
+
 REFUSALS = (
     Refusal(_flag("pp_size", "--pp-size", (1,)), "use --tp-size instead"),
     Refusal(_flag("attn_dp_size", "--attn-dp-size", (None, 0, 1)), "use --dp-size instead"),
@@ -94,6 +101,11 @@ REFUSALS = (
         _glued_flashinfer,
         "unset it or use --attention-backend triton or fa3: FlashInfer's verify forwards are "
         "planned on the host every round, and a captured plan stays that of the first",
+    ),
+    Refusal(
+        _draft_without_backup,
+        "add --enable-draft-weights-cpu-backup: new weights are loaded into the target, and the "
+        "draft's would be lost when memory is released",
     ),
     Refusal(_flag("page_size", "--page-size", (None, 1)), "use --page-size 1"),
     Refusal(_flag("enable_unified_memory", "--enable-unified-memory", (False,)), "leave it out"),

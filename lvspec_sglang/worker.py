@@ -103,8 +103,11 @@ class LVSpecWorker(BaseSpecWorker):
 
     @property
     def spec_v2_attn_backends(self) -> tuple[Any, ...]:
-        runners = self.target_worker.model_runner, self.draft.model_runner
-        return tuple(runner.attn_backend for runner in runners)
+        return self.target_worker.model_runner.attn_backend, self.draft.model_runner.attn_backend
+
+    def weight_update_runners(self) -> list[tuple[str, Any]]:
+        """New weights are the target's: no draft of another size could load them."""
+        return []
 
     def clear_cache_pool(self) -> None:
         self.draft.view.clear()

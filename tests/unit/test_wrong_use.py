@@ -24,6 +24,8 @@ FINE: dict[str, Any] = {
     "enable_lmcache": False, "enable_flexkv": False,
     "enable_hisparse": False, "enable_unified_cache_external_linker": False,
     "tokenizer_worker_num": 1, "radix_cache_backend": None,
+    "enable_memory_saver": False, "enable_weights_cpu_backup": False,
+    "enable_draft_weights_cpu_backup": False,
 }  # fmt: skip
 
 
@@ -69,6 +71,16 @@ def test_ordinary_arguments_are_fine() -> None:
 def test_a_refused_argument_is_named_with_its_remedy(field: str, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check_server_args(SimpleNamespace(**{**FINE, field: value}))
+
+
+def test_released_weights_of_a_draft_must_be_backed_up() -> None:
+    released = {**FINE, "enable_memory_saver": True}
+    check_server_args(SimpleNamespace(**released))
+    released["speculative_draft_model_path"] = "draft"
+    with pytest.raises(ValueError, match="add --enable-draft-weights-cpu-backup"):
+        check_server_args(SimpleNamespace(**released))
+    for backup in ("enable_weights_cpu_backup", "enable_draft_weights_cpu_backup"):
+        check_server_args(SimpleNamespace(**{**released, backup: True}))
 
 
 @pytest.mark.parametrize("field", ["attention", "prefill_attention", "decode_attention"])
