@@ -1,6 +1,7 @@
 """LVSPEC as SGLang's argument resolution and scheduler know an algorithm."""
 
-from typing import Any
+import json
+from typing import Any, NamedTuple
 
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.speculative.spec_registry import CustomSpecAlgo
@@ -13,6 +14,13 @@ from lvspec_sglang.verify.rule import DEFAULT_STEPS
 
 NAME = "LVSPEC"
 DEFAULT_RUNNING_REQUESTS = 48
+
+
+class Checkpoint(NamedTuple):
+    """A model's path or name, and its revision where it has one."""
+
+    path: str
+    revision: str | None
 
 
 class LVSpecAlgorithm(CustomSpecAlgo):
@@ -79,20 +87,27 @@ def validate_server_args(server_args: Any) -> None:
     if problem is not None:
         raise RuntimeError(problem)
     check_server_args(server_args)
-    config = server_config()
-    target = server_args.model_path
-    draft = server_args.speculative_draft_model_path or target
     trust = server_args.trust_remote_code
-    target_config = get_config(target, trust)
-    check_pair(target_config, get_config(draft, trust), target, draft)
-    check_layers(config, target_config, get_hf_text_config(target_config).num_hidden_layers)
-    if not server_args.skip_tokenizer_init:
-        check_tokenizers(
-            get_tokenizer(server_args.tokenizer_path or target, trust_remote_code=trust),
-            get_tokenizer(draft, trust_remote_code=trust),
-            target,
-            draft,
+    overrides = json.loads(server_args.json_model_override_args)
+    target = Checkpoint(server_args.model_path, server_args.revision)
+    draft = target
+    if server_args.speculative_draft_model_path is not None:
+        draft = Checkpoint(
+            server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision
         )
+    target_config, draft_config = (
+        get_config(path, trust, revision, overrides) for path, revision in (target, draft)
+    )
+    check_pair(target_config, draft_config, target.path, draft.path)
+    count = get_hf_text_config(target_config).num_hidden_layers
+    check_layers(server_config(), target_config, count)
+    if not server_args.skip_tokenizer_init:
+        words = target._replace(path=server_args.tokenizer_path or target.path)
+        ours, theirs = (
+            get_tokenizer(path, trust_remote_code=trust, tokenizer_revision=revision)
+            for path, revision in (words, draft)
+        )
+        check_tokenizers(ours, theirs, target.path, draft.path)
     patches.apply((*patches.LVSPEC, *(patches.CPU_PLATFORM if platform.applies() else ())))
 
 

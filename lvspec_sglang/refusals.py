@@ -74,6 +74,21 @@ REFUSALS = (
         _flag("speculative_eagle_topk", "--speculative-eagle-topk", (None, 1)),
         "leave it out: LVSPEC drafts a chain",
     ),
+    *(
+        Refusal(
+            _flag(field, "--" + field.replace("_", "-"), (1.0,)),
+            "leave it out: how loosely tokens are accepted is set in --lvspec-config",
+        )
+        for field in ("speculative_accept_threshold_single", "speculative_accept_threshold_acc")
+    ),
+    Refusal(
+        _flag("speculative_adaptive", "--speculative-adaptive", (False,)),
+        "leave it out: step_aside in --lvspec-config chooses by measured speed whether to draft",
+    ),
+    Refusal(
+        _flag("speculative_token_map", "--speculative-token-map", (None,)),
+        "leave it out: the draft proposes from its whole vocabulary",
+    ),
     Refusal(
         _flag("kv_cache_dtype", "--kv-cache-dtype", ("auto", "bf16", "bfloat16")),
         "use --kv-cache-dtype auto",
@@ -112,6 +127,15 @@ REFUSALS = (
     Refusal(
         _flag("enable_return_hidden_states", "--enable-return-hidden-states", (False,)),
         "leave it out",
+    ),
+    Refusal(
+        _flag("model_impl", "--model-impl", ("auto", "sglang")),
+        "leave it out: the draft's vision tower is run through SGLang's own models",
+    ),
+    Refusal(
+        _flag("kv_canary", "--kv-canary", ("none",)),
+        "leave it out: it takes a draft's KV for shifted by a token; LVSPEC_CHECK_DRAFT_KV=1 "
+        "checks it as it is",
     ),
     Refusal(_flag("enable_watermark", "--enable-watermark", (False,)), "leave it out"),
     Refusal(_flag("radix_cache_backend", "--radix-cache-backend", (None,)), "leave it out"),

@@ -1,6 +1,7 @@
 """Attention kernels over pages of one token, in torch: FlashInfer's wrapper, FlashAttention 3."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,12 @@ class TorchPaged:
     """Computes what ``BatchPrefillWithPagedKVCacheWrapper`` would, page size 1, fp32 inside.
 
     Made for a captured graph, it reads the buffers it was given, whatever it is planned with.
+
+    Attributes:
+        replanned: called with the queries of every entry, if a captured wrapper's plan has them.
     """
+
+    replanned: Callable[[int], None] = staticmethod(lambda queries: None)
 
     def __init__(
         self, workspace: torch.Tensor | None = None, kv_layout: str = "NHD",
@@ -58,9 +64,16 @@ class TorchPaged:
         self._paged_kv_indptr_buf.copy_(kv_indptr)
         self._paged_kv_last_page_len_buf.copy_(last_page_len)
         self._paged_kv_indices_buf[: len(slots)] = slots
-        self._cached_module = SimpleNamespace(plan=lambda *arguments: None)
+        self._cached_module = SimpleNamespace(plan=self._replan)
 
     begin_forward = plan
+
+    def _replan(self, *given: Any) -> None:
+        """FlashInfer's own planner, which refuses what entries do not hold to."""
+        assert len(given) == 20
+        queries, entries = given[-1], given[3].diff()
+        assert not queries or bool((entries == queries).all())
+        self.replanned(queries)
 
     def forward_return_lse(
         self, q: torch.Tensor, kv_cache: Any, causal: bool, sm_scale: float,

@@ -65,7 +65,7 @@ class Call:
         }  # fmt: skip
         if self.fast_plan is None or not self.planned:
             self.wrapper.plan(*arguments, **options, non_blocking=True)
-        else:
+        if self.fast_plan is not None:
             self.fast_plan(
                 self.wrapper, *arguments, **options, qo_indptr_host=qo, kv_indptr_host=kv,
                 kv_lens_host=lens, max_q_len=max(part.qo_lens), max_kv_len=max(part.kv_lens),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -89,8 +90,28 @@ def graph_calls(
             paged_kv_indices_buf=room, paged_kv_last_page_len_buf=zeros(batch),
         )  # fmt: skip
 
-    calls = (Call(partial(wrapper, room), shape, fast_prefill_plan) for room in slots)
+    uniform = (width, 0, width)  # a group of requests has its queries of the video together
+    calls = (
+        Call(partial(wrapper, room), shape, partial(plan_captured, queries=queries))
+        for room, queries in zip(slots, uniform, strict=True)
+    )
     return bundle(calls, batch * width, workspace.device)
+
+
+def plan_captured(wrapper: Any, *arguments: Any, queries: int, **options: Any) -> None:
+    """The host's plan of a captured wrapper, with the queries that each entry has.
+
+    Untold, FlashInfer makes a graph's query tiles large enough for one entry that has nearly all.
+
+    Args:
+        queries: of every entry, or 0 where entries differ.
+    """
+    module = wrapper._cached_module
+    wrapper._cached_module = SimpleNamespace(plan=lambda *given: module.plan(*given[:-1], queries))
+    try:
+        fast_prefill_plan(wrapper, *arguments, **options)
+    finally:
+        wrapper._cached_module = module
 
 
 def register() -> None:

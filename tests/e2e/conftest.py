@@ -103,7 +103,8 @@ def servers(checkpoints: dict[str, Path]) -> Iterator[Servers]:
         )  # fmt: skip
 
     started = Servers(
-        alone=LocalServer(checkpoints["target"], *common),
+        # Under overlap scheduling the host counts penalties a token late.
+        alone=LocalServer(checkpoints["target"], *common, "--disable-overlap-schedule"),
         near=lvspec("near", {"pruning": "uniform", "keep": 0.25, "keep_at_least": 1}),
         same=lvspec("target", {"pruning": "none", "relevance": "cosine"}),
         other=lvspec(

@@ -107,7 +107,12 @@ def note_forwards() -> None:
     def replayed(runner: Any, key: Any) -> None:
         note("graph", runner, key.size, key.attention_variant)
 
+    def replanned(queries: int) -> None:
+        with Path(os.environ["LVSPEC_TEST_NOTES"]).open("a") as notes:
+            print("planned", queries, file=notes)
+
     EagerRunner.execute = executed
+    TorchPaged.replanned = staticmethod(replanned)
     RecordedGraphBackend.replayed = staticmethod(replayed)
 
 

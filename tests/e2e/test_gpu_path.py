@@ -82,5 +82,7 @@ def test_rounds_on_a_gpus_path_answer_as_on_the_cpus(
         "eager draft 10 DECODE",
     ):  # fmt: skip
         assert ran[forward] > 0, (forward, ran)
+    planned = {line for line in ran if line.startswith("planned")}
+    assert planned == ({"planned 0", f"planned {STEPS + 1}"} if backend == "flashinfer" else set())
     # Three padded chains are too many for FlashInfer, whose plain rounds may be a token wide.
     assert (ran["eager target 3 TARGET_VERIFY"] > 0) == (backend == "flashinfer")

@@ -39,6 +39,7 @@ def payloads(clips: Clips) -> dict[str, dict[str, Any]]:
 PENALISED = {
     "penalties": {"frequency_penalty": 0.7, "presence_penalty": 0.2},
     "repetition": {"repetition_penalty": 1.3, "min_new_tokens": 9},
+    "a token again and again": {"logit_bias": {"70": 9.0}, "frequency_penalty": 1.5},
 }
 
 

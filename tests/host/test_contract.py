@@ -2,9 +2,11 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
@@ -86,8 +88,12 @@ CALLED = {
     "sglang.srt.models.qwen2.Qwen2Model.forward": (
         "input_ids", "positions", "forward_batch", "input_embeds",
     ),
-    "sglang.srt.utils.hf_transformers_utils.get_config": ("model", "trust_remote_code"),
-    "sglang.srt.utils.hf_transformers_utils.get_tokenizer": ("tokenizer_name", "trust_remote_code"),
+    "sglang.srt.utils.hf_transformers_utils.get_config": (
+        "model", "trust_remote_code", "revision", "model_override_args",
+    ),
+    "sglang.srt.utils.hf_transformers_utils.get_tokenizer": (
+        "tokenizer_name", "trust_remote_code", "tokenizer_revision",
+    ),
 }  # fmt: skip
 
 # Attributes of host objects that are read or written.
@@ -162,6 +168,17 @@ def test_flashinfers_wrapper_takes_what_the_tests_executor_takes() -> None:
         ours, theirs = (inspect.signature(getattr(c, name)) for c in (TorchPaged, Wrapper))
         named = dict.fromkeys(list(ours.parameters)[places:])
         theirs.bind(*[None] * places, **named)
+
+
+def test_flashinfers_planner_is_told_last_how_many_queries_each_entry_has() -> None:
+    import flashinfer
+
+    folder = Path(flashinfer.__file__).parent / "data" / "csrc"
+    declared = (folder / "batch_prefill_jit_binding.cu").read_text()
+    found = re.search(r"BatchPrefillWithKVCachePlan\((.*?)\)", declared, flags=re.DOTALL)
+    assert found is not None
+    arguments = [argument.split()[-1] for argument in found[1].split(",")]
+    assert (len(arguments), arguments[-1]) == (20, "uniform_q_len")
 
 
 @pytest.mark.parametrize("path", FIELDS)

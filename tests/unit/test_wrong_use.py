@@ -26,6 +26,9 @@ FINE: dict[str, Any] = {
     "tokenizer_worker_num": 1, "radix_cache_backend": None,
     "enable_memory_saver": False, "enable_weights_cpu_backup": False,
     "enable_draft_weights_cpu_backup": False,
+    "speculative_accept_threshold_single": 1.0, "speculative_accept_threshold_acc": 1.0,
+    "speculative_adaptive": False, "speculative_token_map": None,
+    "model_impl": "auto", "kv_canary": "none",
 }  # fmt: skip
 
 
@@ -64,6 +67,12 @@ def test_ordinary_arguments_are_fine() -> None:
         ("use_ray", True, "--use-ray"),
         ("speculative_num_steps", 0, "--speculative-num-steps 0"),
         ("speculative_num_steps", 33, "--speculative-num-steps 33: LVSPEC drafts 1 to 32"),
+        ("speculative_accept_threshold_single", 0.5, "threshold-single 0.5: leave it out"),
+        ("speculative_accept_threshold_acc", 0.5, "set in --lvspec-config"),
+        ("speculative_adaptive", True, "--speculative-adaptive: leave it out: step_aside"),
+        ("speculative_token_map", "map.pt", "--speculative-token-map map.pt: leave it out"),
+        ("model_impl", "transformers", "--model-impl transformers: leave it out"),
+        ("kv_canary", "log", "--kv-canary log: leave it out"),
         ("enable_lmcache", True, "--enable-lmcache: leave it out"),
         ("tokenizer_worker_num", 2, "--tokenizer-worker-num 2: leave it out"),
     ],
