@@ -18,6 +18,7 @@ from lvspec_sglang.config_json import asked_of, parse_request
 from lvspec_sglang.counters import count
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel, Prompt
+from lvspec_sglang.draft.vision import prompt_rope, visible_spans
 from lvspec_sglang.relaxation import MAX_STOP_TOKENS, Relaxation
 from lvspec_sglang.upload import upload
 
@@ -70,10 +71,9 @@ class Following:
     def begin(self, req: Req) -> None:
         """Give a request whose prompt the target has just prefilled its row."""
         row, ids, mm = req.kv.req_pool_idx, req.get_fill_ids(), req.multimodal_inputs
-        delta = getattr(mm, "mrope_position_delta", None)
-        rope_delta = 0 if delta is None else int(delta.flatten()[0])
+        rope, rope_delta = prompt_rope(mm, len(ids))
         speculated = can_speculate(req)
-        found = self.draft.embedder.family.spans(mm) if mm is not None and is_readable(req) else []
+        found = visible_spans(self.draft.embedder.family, mm, ids) if is_readable(req) else []
         spans = tuple(sorted((span.start, span.stop) for span in found)) if speculated else ()
         stops = {*(req.eos_token_ids or ()), *(req.sampling_params.stop_token_ids or ())}
         config = self._config(req, bool(spans), stops)
@@ -89,8 +89,10 @@ class Following:
         if speculated:
             videos = frozenset(content for content, _ in self.kept.videos(mm, found))
             on_device = upload(torch.tensor(ids, dtype=torch.int64), kept.device)
-            prompt = Prompt(on_device, kept, mm, rope_delta)
-            prefix = prompt_digest(ids[: spans[-1][1]], req.extra_key) if spans else None
+            prompt = Prompt(on_device, kept, mm, found, rope, rope_delta)
+            prefix = None
+            if spans:
+                prefix = prompt_digest(ids[: spans[-1][1]], req.extra_key, req.cache_salt)
             self.by_row[row] = Followed(req, prompt, config, spans, prefix, videos)
             dropped = len(ids) - len(kept)
             count("visual_tokens", dropped, draft="dropped")
@@ -167,9 +169,9 @@ class Following:
             del self.by_row[row]
 
 
-def prompt_digest(ids: Iterable[int], extra_key: str | None) -> Hashable:
+def prompt_digest(ids: Iterable[int], *keys: str | None) -> Hashable:
     """Equal for prompts the radix cache takes for the same: their ids, in one key space."""
-    return blake2b(array("q", ids).tobytes()).digest(), extra_key
+    return blake2b(array("q", ids).tobytes()).digest(), *keys
 
 
 def can_speculate(req: Any) -> bool:

@@ -29,10 +29,10 @@ def choose_target_tokens(
         positions: sequence position of each verified token, ``[batch * width]``.
         width: verified tokens a request.
     """
-    if info.has_custom_logit_processor:
-        apply_custom_logit_processor(logits, info, num_tokens_in_batch=width)
     rows = _repeat_rows(info, width)
     rows.apply_logits_bias(logits)
+    if info.has_custom_logit_processor:
+        apply_custom_logit_processor(logits, info, num_tokens_in_batch=width)
     if info.is_all_greedy:
         return logits.argmax(dim=-1).view(-1, width)
     output = LogitsProcessorOutput(next_token_logits=logits.clone())

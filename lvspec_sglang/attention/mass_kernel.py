@@ -147,8 +147,8 @@ def pieces_of(batch: int, kv_heads: int) -> int:
 
 
 def warps_for(queries: int) -> int:
-    """Warps of a program: so many that its tile of logits stays in registers."""
-    return max(4, queries // 16)
+    """Warps of a program: so many that its tile of logits stays in registers, if it can."""
+    return min(32, max(4, queries // 16))
 
 
 def paged_visual_attention(

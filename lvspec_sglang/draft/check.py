@@ -75,9 +75,10 @@ class DraftKVCheck:
             [Segment(row, 0, length)],
             slots,
             positions,
-            rope_positions(positions, prompt.mm_inputs, prompt.rope_delta),
+            rope_positions(positions, prompt.rope, prompt.rope_delta),
         )
-        draft.forward_embeds(fresh, draft.embedder.embed(ids, positions, prompt.mm_inputs))
+        embeds = draft.embedder.embed(ids, positions, prompt.mm_inputs, prompt.spans)
+        draft.forward_embeds(fresh, embeds)
         for buffer, before in zip(self.buffers, saved, strict=True):
             error = (buffer[slots] - before).abs().amax(dim=(1, 2))
             buffer[slots] = before

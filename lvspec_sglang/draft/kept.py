@@ -18,7 +18,7 @@ from sglang.srt.runtime_context import get_parallel
 from lvspec_sglang.config import LVSpecConfig
 from lvspec_sglang.counters import count
 from lvspec_sglang.draft.prefill_watch import PrefillWatch
-from lvspec_sglang.draft.vision import Span, VisionFamily
+from lvspec_sglang.draft.vision import Span, VisionFamily, visible_spans
 from lvspec_sglang.pruning import PRUNERS, Grid, Pruner
 from lvspec_sglang.pruning.none import Whole
 from lvspec_sglang.pruning.uniform import Uniform
@@ -169,16 +169,14 @@ class KeptTokens:
 
     def _new(self, req: Any) -> torch.Tensor | None:
         """Where a prompt holds visual tokens, if it brings a video that is not known yet."""
-        mm_inputs = req.multimodal_inputs
-        if mm_inputs is None:
-            return None
-        spans = self.family.spans(mm_inputs)
+        mm_inputs, ids = req.multimodal_inputs, req.full_untruncated_fill_ids
+        spans = visible_spans(self.family, mm_inputs, ids)
         new = [
             parts[0].start for key, parts in self.videos(mm_inputs, spans) if key not in self.table
         ]
         if not new or min(new) < req.prefix_len:
             return None
-        visual = torch.zeros(len(req.full_untruncated_fill_ids), dtype=torch.bool)
+        visual = torch.zeros(len(ids), dtype=torch.bool)
         for span in spans:
             visual[span.start : span.stop] = True
         return visual.to(self.device)

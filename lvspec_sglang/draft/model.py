@@ -1,6 +1,6 @@
 """The draft model: a model runner of its own, its prefill on kept tokens, its K-step chain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from lvspec_sglang.draft.batches import Segment, decode_batch, extend_batch, spl
 from lvspec_sglang.draft.graph_sizes import chain_sizes
 from lvspec_sglang.draft.kv_view import DraftKVView
 from lvspec_sglang.draft.poison import PoisonedKVView, poisoned
-from lvspec_sglang.draft.vision import PromptEmbedder, rope_positions
+from lvspec_sglang.draft.vision import PromptEmbedder, Span, rope_positions
 
 
 class Prompt(NamedTuple):
@@ -23,12 +23,16 @@ class Prompt(NamedTuple):
         ids: prompt token ids with pad values on visual tokens, ``[prompt]`` int64, device.
         kept: prompt positions the draft keeps, ascending, ``[n]`` int64, device.
         mm_inputs: the host's multimodal inputs, or None.
+        spans: of its visual tokens.
+        rope: its M-RoPE positions, ``[3, prompt]``, or None where they are plain.
         rope_delta: M-RoPE position minus sequence position, after the prompt.
     """
 
     ids: torch.Tensor
     kept: torch.Tensor
     mm_inputs: Any
+    spans: Sequence[Span]
+    rope: torch.Tensor | None
     rope_delta: int
 
 
@@ -103,8 +107,8 @@ class DraftModel(TpModelWorker):
         return (
             self.view.draft_table[segment.row, segment.start : segment.stop].long(),
             kept,
-            rope_positions(kept, prompt.mm_inputs, prompt.rope_delta),
-            self.embedder.embed(prompt.ids[kept], kept, prompt.mm_inputs),
+            rope_positions(kept, prompt.rope, prompt.rope_delta),
+            self.embedder.embed(prompt.ids[kept], kept, prompt.mm_inputs, prompt.spans),
         )
 
     def forward_embeds(self, batch: Any, embeds: torch.Tensor) -> None:

@@ -29,6 +29,15 @@ def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
     assert [given["output_ids"] for given in answers] == wanted
 
 
+def test_an_answer_that_fills_the_pool_is_not_lost(checkpoints: dict[str, Path]) -> None:
+    """It ends where a round could no longer reserve two chains; the target alone ends later."""
+    filling = request(chat("x" * 200), 1000, ignore_eos=True)
+    options = {"max_total_tokens": 400}
+    (given,) = generate(ON_CPU, checkpoints, [[filling]], {"preset": "strict"}, options)
+    assert given["meta_info"]["finish_reason"]["type"] == "length"
+    assert given["meta_info"]["prompt_tokens"] + len(given["output_ids"]) > 400 - 30
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -35,5 +35,6 @@ def test_requests_share_what_the_radix_cache_owns_of_the_same_prompt() -> None:
 def test_a_prompt_is_known_by_its_ids_and_its_key_space() -> None:
     pads = [5, 1 << 61, 1 << 61, 7]
     assert prompt_digest(pads, None) == prompt_digest(list(pads), None)
-    others = [prompt_digest(pads, "salt"), prompt_digest(pads[:3], None), prompt_digest([5], None)]
+    others = [prompt_digest(pads, "key"), prompt_digest(pads[:3], None), prompt_digest([5], None)]
     assert prompt_digest(pads, None) not in others
+    assert prompt_digest(pads, "one", None) != prompt_digest(pads, None, "one")

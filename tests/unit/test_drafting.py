@@ -26,7 +26,7 @@ class Following:
         view.begin(ROW, torch.arange(LENGTH), LENGTH, rope_delta=0)
         view.valid[:] = True
         self.draft = SimpleNamespace(view=view, owns_kv=True)
-        prompt = Prompt(torch.arange(100, 100 + LENGTH), torch.arange(LENGTH), None, 0)
+        prompt = Prompt(torch.arange(100, 100 + LENGTH), torch.arange(LENGTH), None, (), None, 0)
         self.by_row = {ROW: SimpleNamespace(prompt=prompt)}
 
     def of(self, reqs: list[Any]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from sglang.srt.layers.radix_attention import RadixAttention
+from sglang.srt.managers.schedule_batch import MM_PAD_SHIFT_VALUE
 
 from lvspec_sglang.config import LVSpecConfig
 from lvspec_sglang.draft import kept as kept_module
@@ -57,7 +58,8 @@ class Target:
         for layer, module in enumerate(self.decoder.layers):
             parts = []
             for req in reqs:
-                ids = req.full_untruncated_fill_ids[req.prefix_len : req.extend_end]
+                fed = req.full_untruncated_fill_ids[req.prefix_len : req.extend_end]
+                ids = [token % MM_PAD_SHIFT_VALUE for token in fed]
                 slots = self.table[req.kv.req_pool_idx, req.prefix_len : req.extend_end]
                 self.buffers[layer, slots] = self.keys[layer, ids]
                 parts.append(self.states[layer, ids])
@@ -79,6 +81,8 @@ class Family:
 
 def request(rid: str, row: int, ids: list[int], spans: list[Span], hashes: list[int]) -> Any:
     items = [SimpleNamespace(hash=h, is_video=lambda h=h: h > 0) for h in hashes]
+    pads = {place for span in spans for place in range(span.start, span.stop)}
+    ids = [token + MM_PAD_SHIFT_VALUE * (place in pads) for place, token in enumerate(ids)]
     return SimpleNamespace(
         rid=rid, kv=SimpleNamespace(req_pool_idx=row), full_untruncated_fill_ids=ids,
         multimodal_inputs=SimpleNamespace(mm_items=items, spans=spans), prefix_len=0, extend_end=0,

@@ -23,7 +23,7 @@ class Draft:
         self.view = DraftKVView(slots, torch.zeros_like(slots), slots=40)
         self.view.begin(ROW, KEPT, len(PROMPT), rope_delta=0)
         self.sat_out = SatOut(self.view)
-        self.followed = {ROW: SimpleNamespace(prompt=Prompt(PROMPT, KEPT, None, 0))}
+        self.followed = {ROW: SimpleNamespace(prompt=Prompt(PROMPT, KEPT, None, (), None, 0))}
 
     def catch_up(self, length: int) -> dict[int, int]:
         """What it reads at which position."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sglang.srt.managers.schedule_batch import (
+    MM_PAD_SHIFT_VALUE,
     Modality,
     MultimodalDataItem,
     MultimodalInputs,
@@ -18,7 +19,7 @@ from sglang.srt.managers.schedule_batch import (
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from sglang.srt.models.llava import LlavaBaseForCausalLM
 
-from lvspec_sglang.draft.vision import FAMILIES, PromptEmbedder, Span
+from lvspec_sglang.draft.vision import FAMILIES, PromptEmbedder, Span, prompt_rope, visible_spans
 from lvspec_sglang.draft.vision.embedder import FeatureCache
 from lvspec_sglang.tiny import DRAFT
 from tests.tiny_llava import write_llava_onevision
@@ -119,6 +120,12 @@ def as_the_host_merges(
     return model.forward(tokens, torch.arange(len(ids)), batch)
 
 
+def embed(
+    embedder: PromptEmbedder, ids: torch.Tensor, positions: torch.Tensor, inputs: Any
+) -> torch.Tensor:
+    return embedder.embed(ids, positions, inputs, embedder.family.spans(inputs))
+
+
 CASES = {
     "picture": ([5], Modality.IMAGE, False),
     "two pictures": ([1, 1], Modality.IMAGE, False),
@@ -133,17 +140,17 @@ CASES = {
 def test_llava_draft_sees_what_the_host_merges(model: LlavaQwenForCausalLM, case: str) -> None:
     ids, inputs = prompt(model, *CASES[case])
     expected = as_the_host_merges(model, ids, inputs)
-    seen = PromptEmbedder(model).embed(torch.tensor(ids), torch.arange(len(ids)), inputs)
+    seen = embed(PromptEmbedder(model), torch.tensor(ids), torch.arange(len(ids)), inputs)
     torch.testing.assert_close(seen, expected, rtol=0, atol=1e-6)
 
 
 def test_llava_draft_sees_the_same_in_any_part_of_a_prompt(model: LlavaQwenForCausalLM) -> None:
     ids, inputs = prompt(model, [1] * 17, Modality.VIDEO, separated=True)
     embedder, tokens = PromptEmbedder(model), torch.tensor(ids)
-    whole = embedder.embed(tokens, torch.arange(len(ids)), inputs)
+    whole = embed(embedder, tokens, torch.arange(len(ids)), inputs)
     for positions in (torch.arange(9, 40), torch.tensor([0, 3, 8, 11, len(ids) - 4])):
         torch.testing.assert_close(
-            embedder.embed(tokens[positions], positions, inputs), whole[positions]
+            embed(embedder, tokens[positions], positions, inputs), whole[positions]
         )
 
 
@@ -159,10 +166,10 @@ def test_llava_encodes_a_prompt_in_one_pass_and_remembers_it(model: LlavaQwenFor
     ids, inputs = prompt(model, [1] * 17, Modality.VIDEO)
     embedder, tokens = PromptEmbedder(model), torch.tensor(ids)
     text = torch.tensor([0, 1, len(ids) - 1])
-    embedder.embed(tokens[text], text, inputs)
+    embed(embedder, tokens[text], text, inputs)
     assert model.tower_passes == 0
     for _ in range(2):
-        embedder.embed(tokens, torch.arange(len(ids)), inputs)
+        embed(embedder, tokens, torch.arange(len(ids)), inputs)
         assert model.tower_passes == 1
 
 
@@ -172,7 +179,7 @@ def test_llava_tells_a_picture_from_a_video_frame_of_the_same_pixels(
     embedder = PromptEmbedder(model)
     for modality in (Modality.IMAGE, Modality.VIDEO):
         ids, inputs = prompt(model, [1, 1], modality)
-        seen = embedder.embed(torch.tensor(ids), torch.arange(len(ids)), inputs)
+        seen = embed(embedder, torch.tensor(ids), torch.arange(len(ids)), inputs)
         torch.testing.assert_close(seen, as_the_host_merges(model, ids, inputs))
 
 
@@ -189,6 +196,32 @@ def test_qwen_spans_of_one_item_share_its_features() -> None:
     items = [SimpleNamespace(offsets=[(2, 5), (8, 9)]), SimpleNamespace(offsets=[(12, 12)])]
     spans = FAMILIES["Qwen2_5_VLForConditionalGeneration"].spans(SimpleNamespace(mm_items=items))
     assert spans == [Span(0, 2, 6, 0), Span(0, 8, 10, 4), Span(1, 12, 13, 0)]
+
+
+@pytest.mark.parametrize(
+    ("length", "stops"), [(30, [10, 20]), (15, [10, 15]), (12, [10]), (4, [4]), (1, [])]
+)
+def test_a_prompt_cut_short_shows_what_is_left_of_its_videos(length: int, stops: list[int]) -> None:
+    family = FAMILIES["Qwen2_5_VLForConditionalGeneration"]
+    inputs = SimpleNamespace(mm_items=[SimpleNamespace(offsets=[(2, 9), (12, 19)])])
+    pad = MM_PAD_SHIFT_VALUE + 7
+    ids = [pad if 2 <= place < 10 or 12 <= place < 20 else 5 for place in range(30)]
+    for rest in ([], [5] * 30):  # whether or not the turn is as long as what was cut off
+        found = visible_spans(family, inputs, array("q", [*ids[:length], *rest]))
+        assert [span.stop for span in found] == stops
+    assert visible_spans(family, None, ids) == []
+
+
+def test_positions_go_on_from_where_a_prompt_was_cut() -> None:
+    table = torch.tensor(
+        [[0, 1, 2, 2, 2, 2, 4, 5], [0, 1, 2, 2, 3, 3, 4, 5], [0, 1, 2, 3, 2, 3, 4, 5]]
+    )
+    inputs = SimpleNamespace(mrope_positions=table, mrope_position_delta=torch.tensor([[-2]]))
+    for length, delta in ((9, -2), (8, -2), (7, -2), (6, -2), (3, 0), (2, 0)):
+        rope, found = prompt_rope(inputs, length)
+        assert rope is not None and rope.shape[1] == min(length, 8)
+        assert found == delta
+    assert prompt_rope(None, 5) == (None, 0)
 
 
 def test_feature_cache_counts_a_replaced_entry_once_and_drops_the_oldest() -> None:

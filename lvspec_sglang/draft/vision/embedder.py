@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lvspec_sglang.counters import count
-from lvspec_sglang.draft.vision.family import VisionFamily
+from lvspec_sglang.draft.vision.family import Span, VisionFamily
 from lvspec_sglang.draft.vision.llava import LlavaFamily
 from lvspec_sglang.draft.vision.qwen2_vl import Qwen2VLFamily
 
@@ -56,22 +56,26 @@ class PromptEmbedder:
         self.decoder = self.family.language_model(model)
         self.cache = FeatureCache()
 
-    def embed(self, ids: torch.Tensor, positions: torch.Tensor, mm_inputs: Any) -> torch.Tensor:
-        """Embed ``ids`` (``[n]``, pad values on visual tokens) of prompt ``positions`` (``[n]``).
+    def embed(
+        self, ids: torch.Tensor, positions: torch.Tensor, mm_inputs: Any, spans: Sequence[Span]
+    ) -> torch.Tensor:
+        """Embed ``ids`` (``[n]``, pad values on visual tokens) at ``positions`` (``[n]``).
+
+        Args:
+            spans: of the prompt's visual tokens, in ``mm_inputs``.
 
         Returns ``[n, hidden]``. Features are computed only if a position asked for needs them,
         and once for each content while they stay in the cache.
         """
         table = self.decoder.embed_tokens
         embeds = table(ids.clamp(0, table.num_embeddings - 1))
-        if mm_inputs is None:
-            return embeds
         needed = []
-        for span in self.family.spans(mm_inputs):
+        for span in spans:
             inside = (positions >= span.start) & (positions < span.stop + self.family.spill)
             if bool(inside.any()):
                 needed.append((span, inside))
-        features = self._features(mm_inputs, sorted({span.item for span, _ in needed}))
+        items = sorted({span.item for span, _ in needed})
+        features = self._features(mm_inputs, items) if items else {}
         for span, inside in needed:
             rows = positions - span.start + span.first
             filled = inside & (rows < len(features[span.item]))
@@ -98,9 +102,28 @@ class PromptEmbedder:
         return item.hash, item.is_video()
 
 
-def rope_positions(positions: torch.Tensor, mm_inputs: Any, delta: int) -> torch.Tensor:
-    """M-RoPE positions of sequence ``positions`` (``[n]``), ``[3, n]`` int64."""
+def prompt_rope(mm_inputs: Any, length: int) -> tuple[torch.Tensor | None, int]:
+    """M-RoPE positions of a prompt of ``length`` tokens, and how far off the sequence's they go on.
+
+    A session's turn may have cut off the end of what they were computed for.
+
+    Returns ``[3, length]`` int64 or less, or None where they are plain; and the difference.
+    """
     table = getattr(mm_inputs, "mrope_positions", None)
+    delta = getattr(mm_inputs, "mrope_position_delta", None)
+    if table is not None and table.shape[1] > length:
+        table = table[:, :length]
+        return table, int(table.max()) + 1 - length
+    return table, 0 if delta is None else int(delta.flatten()[0])
+
+
+def rope_positions(positions: torch.Tensor, table: torch.Tensor | None, delta: int) -> torch.Tensor:
+    """M-RoPE positions of sequence ``positions`` (``[n]``), ``[3, n]`` int64.
+
+    Args:
+        table: those of the prompt, ``[3, prompt]``; None where they are plain.
+        delta: of the positions after it, minus the sequence's.
+    """
     rope = (positions + delta).repeat(3, 1)
     if table is not None:
         table = table.to(positions.device)

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from sglang.srt.managers.schedule_batch import MM_PAD_SHIFT_VALUE
 
 from lvspec_sglang.pruning import Grid
 
@@ -19,6 +21,23 @@ class Span(NamedTuple):
     start: int
     stop: int
     first: int
+
+
+def visible_spans(family: "VisionFamily", mm_inputs: Any, ids: Sequence[int]) -> list[Span]:
+    """The family's spans as far as the prompt ``ids`` holds their pad tokens.
+
+    A session's turn may cut its history off before or within a video, whose item stays.
+
+    Args:
+        mm_inputs: the host's multimodal inputs, or None.
+    """
+    visible = []
+    for span in family.spans(mm_inputs) if mm_inputs is not None else ():
+        pads = np.asarray(ids[span.start : span.stop]) >= MM_PAD_SHIFT_VALUE
+        length = len(pads) if pads.all() else int(pads.argmin())
+        if length:
+            visible.append(span._replace(stop=span.start + length))
+    return visible
 
 
 class VisionFamily(Protocol):
