@@ -6,6 +6,7 @@ The forks share the video: it is encoded and prefilled once.
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import sglang as sgl
@@ -38,6 +39,8 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:30000")
     parser.add_argument("--frames", type=int, default=14)
     arguments = parser.parse_args()
+    if not Path(arguments.video).is_file():
+        parser.error(f"no file {arguments.video}")
     patches.apply(patches.FRONTEND)  # sgl.video fails in SGLang 0.5.23 without it
 
     # A served name that says "Qwen2.5-VL" chooses the template by itself.

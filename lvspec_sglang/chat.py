@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from lvspec_sglang.client import Client, Refused
 from lvspec_sglang.config import PRESETS, RelaxConfig
 from lvspec_sglang.config_json import parse_request
@@ -105,7 +107,6 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--video", type=Path, required=True, help="a video file")
     parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: the server's)")
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="an answer's limit (512)")
     add_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -131,7 +132,7 @@ def talk(conversation: Conversation, lines: Iterator[str]) -> None:
     """Answer each line; what goes wrong in one turn is said, and the next one is awaited."""
     for line in lines:
         try:
-            if line == "/quit":
+            if line.partition(" ")[0] == "/quit":
                 return
             if line.startswith("/"):
                 print(_command(conversation, line))
@@ -141,6 +142,9 @@ def talk(conversation: Conversation, lines: Iterator[str]) -> None:
                 print()
         except KeyboardInterrupt:
             print("\n(interrupted; this turn is forgotten)")
+        except requests.ConnectionError:
+            lost = f"the server at {conversation.client.url} does not answer any more"
+            print(f"lvspec chat: {lost}", file=sys.stderr)
         except (ValueError, OSError, Refused) as error:
             print(f"lvspec chat: {error}", file=sys.stderr)
 
@@ -161,6 +165,8 @@ def _command(conversation: Conversation, line: str) -> str:
         conversation.relax(argument)
         return f"From the next turn on: {argument}."
     if name == "/video":
+        if not argument:
+            raise ValueError("/video FILE: name a file")
         conversation.show(Path(argument).expanduser())
         return f"About {argument}, afresh."
     raise ValueError(f"unknown command {name}; /help lists the commands")

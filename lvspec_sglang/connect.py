@@ -15,10 +15,19 @@ ERRORS = (ValueError, OSError, Refused, ServerFailed)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--url``, ``--model`` and ``--draft``."""
+    """Add ``--url``, ``--model``, ``--draft`` and ``--max-new-tokens``."""
     parser.add_argument("--url", help="a running server, for example http://127.0.0.1:30000")
     parser.add_argument("--model", help="start a server of this target (default: the mini pair)")
     parser.add_argument("--draft", help="the draft of --model (default: --model itself)")
+    parser.add_argument(
+        "--max-new-tokens", type=_positive, default=512, help="an answer's limit (512)"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0")
+    return int(text)
 
 
 @contextlib.contextmanager
@@ -27,6 +36,7 @@ def connect(arguments: argparse.Namespace) -> Iterator[Client]:
 
     Raises:
         ValueError: ``--url`` beside ``--model``, or ``--draft`` without it.
+        FileNotFoundError: no folder where a path was given for one of these.
         ConnectionError: nobody answers at ``--url``.
         ServerFailed: the started server ended early.
     """
@@ -35,11 +45,15 @@ def connect(arguments: argparse.Namespace) -> Iterator[Client]:
         raise ValueError("--url names a running server: leave --model and --draft out")
     if draft and not model:
         raise ValueError("--draft needs the --model it drafts for; without both: the mini pair")
+    for given in (model, draft):
+        if given and given.startswith(("/", ".", "~")) and not Path(given).is_dir():
+            raise FileNotFoundError(f"no folder {given}")
     if url is None:
         with _start(model, draft) as server:
             yield server
         return
-    client = Client(url if "://" in url else f"http://{url}")
+    # The openai client's base_url ends in /v1; what is asked here stands beside it.
+    client = Client((url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1"))
     try:
         client.get("/health", timeout_s=10).raise_for_status()
     except requests.RequestException as error:

@@ -76,7 +76,8 @@ class Following:
         found = visible_spans(self.draft.embedder.family, mm, ids) if is_readable(req) else []
         spans = tuple(sorted((span.start, span.stop) for span in found)) if speculated else ()
         stops = {*(req.eos_token_ids or ()), *(req.sampling_params.stop_token_ids or ())}
-        config = self._config(req, bool(spans), stops)
+        video = any(mm.mm_items[span.item].is_video() for span in found)
+        config = self._config(req, video, stops)
         relax = config.relax
 
         scores = self._scores_before(req, row)
@@ -120,7 +121,7 @@ class Following:
             return ring.take(other)
         return self._parked.pop(req, None)
 
-    def _config(self, req: Req, sees: bool, stops: set[int]) -> RequestConfig:
+    def _config(self, req: Req, video: bool, stops: set[int]) -> RequestConfig:
         """Without a video, with a grammar or with log-probabilities a request is strict."""
         try:
             config = parse_request(asked_of(req.sampling_params.custom_params), self.default)
@@ -129,7 +130,7 @@ class Following:
             logger.warning("Request %s is served strictly: %s", req.rid, error)
             config = RequestConfig(RelaxConfig())
         free = req.grammar is None and not req.return_logprob and len(stops) <= MAX_STOP_TOKENS
-        return config if sees and free else replace(config, relax=RelaxConfig())
+        return config if video and free else replace(config, relax=RelaxConfig())
 
     def of(self, reqs: Iterable[Req]) -> list[Followed]:
         """Those of ``reqs`` the draft follows."""

@@ -89,7 +89,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     try:
         arguments.run_command(arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"lvspec miniworld: {error}", file=sys.stderr)
         return 2
     return 0

@@ -24,7 +24,6 @@ def add_parser(commands: Any) -> None:
         "--relax", type=_object, default={}, metavar="JSON",
         help="""more of a request's lvspec keys, for example '{"loose_ratio": 0.5}'""",
     )  # fmt: skip
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="an answer's limit (512)")
     parser.add_argument("--out", type=Path, required=True, help="the page, an HTML file")
     parser.add_argument(
         "--record", type=Path, metavar="JSON",
@@ -39,7 +38,7 @@ def _object(text: str) -> dict[str, Any]:
         given = json.loads(text)
     except json.JSONDecodeError:
         given = None
-    if not isinstance(given, dict):
+    if not isinstance(given, dict) or given.get("preset", "") is None:
         raise argparse.ArgumentTypeError(
             f"""{text!r}: a JSON object, for example '{{"loose_ratio": 0.5}}'"""
         )
@@ -67,12 +66,15 @@ def _record(arguments: argparse.Namespace) -> dict[str, Any]:
     from lvspec_sglang.report.record import check_record, record_run
 
     video, kept = arguments.video, arguments.record
+    for written in (arguments.out, kept if video is not None else None):
+        if written is not None and not written.parent.is_dir():
+            raise FileNotFoundError(f"no folder {written.parent} to write {written.name} to")
     if video is None:
         if kept is None:
             raise ValueError("give --video to ask about, or --record with a kept run")
         try:
             return check_record(json.loads(kept.read_text(encoding="utf-8")))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{kept} is not JSON: {error}") from error
     if not video.is_file():
         raise FileNotFoundError(f"no file {video}")

@@ -83,8 +83,11 @@ def check_record(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict) or (missing := [key for key in needed if key not in record]):
         lacks = f"; it lacks {', '.join(missing)}" if isinstance(record, dict) else ""
         raise ValueError(f"not a record of `lvspec report --record`{lacks}")
-    lengths = {key: len(record["trace"].get(key, ())) for key in TRACE_COLUMNS}
-    tokens = len(record["relaxed"]["ids"])
+    try:
+        lengths = {key: len(record["trace"].get(key, ())) for key in TRACE_COLUMNS}
+        tokens = len(record["relaxed"]["ids"])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not a whole record of `lvspec report --record` ({error})") from error
     if set(lengths.values()) != {tokens}:
         raise ValueError(f"a record of {tokens} tokens whose trace has {lengths}")
     return record

@@ -8,7 +8,7 @@ import pytest
 from lvspec_sglang.serving import LocalServer
 from lvspec_sglang.verify.rule import Kind
 from tests.e2e.conftest import Clips, Servers
-from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
+from tests.e2e.prompts import IMAGE, VIDEO, answer, answer_all, chat, request
 
 
 def relaxed_tokens(meta: dict[str, Any]) -> int:
@@ -35,6 +35,15 @@ def test_a_relaxed_request_commits_more_a_round(
     assert relaxed_tokens(loose) > 0
     assert relaxed_tokens(strict) == 0
     assert loose["spec_verify_ct"] < strict["spec_verify_ct"]
+
+
+def test_pictures_alone_are_verified_strictly(servers: Servers, clips: Clips) -> None:
+    payload = request(
+        chat(IMAGE + "relax"), 60, image=clips.picture, ignore_eos=True,
+        custom_params={"lvspec": {"preset": "paper"}},
+    )  # fmt: skip
+    assert relaxed_tokens(servers.near.generate(**payload)["meta_info"]) == 0
+    assert answer(servers.near, payload)["ids"] == answer(servers.alone, payload)["ids"]
 
 
 def test_kinds_add_up_to_the_rounds(servers: Servers, clips: Clips) -> None:

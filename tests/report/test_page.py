@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ def test_what_is_no_record_is_refused(record: dict[str, Any]) -> None:
     short["trace"]["kind"].pop()
     with pytest.raises(ValueError, match="whose trace has"):
         check_record(short)
+    for damage in ({"relaxed": None}, {"relaxed": {}}, {"trace": []}):
+        with pytest.raises(ValueError, match="not a whole record"):
+            check_record({**record, **damage})
 
 
 @pytest.mark.parametrize(
@@ -118,6 +122,8 @@ def test_what_is_no_record_is_refused(record: dict[str, Any]) -> None:
         ([], "give --video to ask about, or --record"),
         (["--record", "/no/such.json"], "/no/such.json"),
         (["--record", __file__], "is not JSON"),
+        (["--record", sys.executable], f"{sys.executable} is not JSON"),
+        (["--video", __file__, "--record", "/no/such/run.json"], "no folder /no/such to write"),
         (["--video", "/no/such.mp4"], "no file /no/such.mp4"),
         (["--video", __file__, "--preset", "quick"], "preset 'quick': one of"),
         (["--video", __file__, "--relax", '{"losse_ratio": 1}'], "unknown lvspec key"),

@@ -53,6 +53,15 @@ def test_a_model_without_a_draft_drafts_for_itself(monkeypatch: pytest.MonkeyPat
     assert both.endswith("--speculative-algorithm LVSPEC --speculative-draft-model-path b")
     with pytest.raises(ValueError, match="--draft needs the --model it drafts for"):
         command(monkeypatch, "--draft", "b")
+    with pytest.raises(FileNotFoundError, match="no folder /no/such"):
+        command(monkeypatch, "--model", "a", "--draft", "/no/such")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_an_answer_has_a_token_at_least(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--max-new-tokens", limit)
+    assert f"'{limit}': a number above 0" in capsys.readouterr().err
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -68,7 +77,7 @@ def test_an_address_needs_no_scheme() -> None:
     server = HTTPServer(("127.0.0.1", 0), Healthy)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"localhost:{server.server_port}"
-    for given in (address, f"http://{address}/"):
+    for given in (address, f"http://{address}/", f"http://{address}/v1"):
         with connect.connect(parsed("--url", given)) as client:
             assert client.url == f"http://{address}"
             part = client.video_part(Path("/clip.mp4"))

@@ -70,15 +70,18 @@ def test_a_mistake_costs_one_line(pair: dict[str, LocalServer], world: Path) -> 
     broken = world / "broken.mp4"
     broken.write_bytes(b"not a video")
     printed, complaints = chat(
-        pair["lvspec"], clip, "/vdieo x.mp4", "/preset quick", "/video /no/such.mp4",
+        pair["lvspec"], clip, "/vdieo x.mp4", "/preset quick", "/video /no/such.mp4", "/video",
         f"/video {broken}", "What is it?", f"/video {clip}", "How many objects are there?",
+        "/quit now", "/vdieo y.mp4",
     )  # fmt: skip
     said = complaints.splitlines()
     assert said[0] == "lvspec chat: unknown command /vdieo; /help lists the commands"
     assert said[1].startswith("lvspec chat: preset 'quick': one of strict")
     assert said[2] == "lvspec chat: no file /no/such.mp4"
-    assert said[3].startswith("lvspec chat: the server refused the request (HTTP 400)")
-    assert "objects" in printed.splitlines()[-2]
+    assert said[3] == "lvspec chat: /video FILE: name a file"
+    assert said[4].startswith("lvspec chat: the server refused the request (HTTP 400)")
+    assert "objects" in printed.splitlines()[-3]
+    assert "y.mp4" not in complaints
 
 
 @pytest.mark.parametrize(
