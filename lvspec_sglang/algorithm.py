@@ -95,14 +95,9 @@ def validate_server_args(server_args: Any) -> None:
         draft = Checkpoint(
             server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision
         )
-    target_config = get_config(target.path, trust, target.revision, overrides)
-    try:
-        draft_config = get_config(draft.path, trust, draft.revision, overrides)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"--speculative-draft-model-path {draft.path}: neither a checkpoint's folder nor its "
-            f"name on a hub that answers ({str(error).strip().splitlines()[0]})"
-        ) from None
+    target_config, draft_config = (
+        get_config(path, trust, revision, overrides) for path, revision in (target, draft)
+    )
     check_pair(target_config, draft_config, target.path, draft.path)
     count = get_hf_text_config(target_config).num_hidden_layers
     check_layers(server_config(), target_config, count)

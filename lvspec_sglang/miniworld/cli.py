@@ -25,7 +25,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
     train = commands.add_parser("train", help="train the pair, or train it further")
     train.add_argument("--out", type=Path, required=True, help="where target/ and draft/ go")
-    train.add_argument("--run", type=Path, required=True, help="state of the run, to resume from")
+    train.add_argument(
+        "--run", type=Path, required=True, dest="state", help="state of the run, to resume from"
+    )
     train.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:1 (cpu)")
     train.add_argument("--threads", type=int, default=0, help="CPU threads (torch's choice)")
     train.add_argument("--longer", type=float, default=1.0, help="factor on all steps (1)")
@@ -103,13 +105,13 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.continue_from is None:
-        make_pair(arguments.out, arguments.run, arguments.device, arguments.longer, log=_say)
+        make_pair(arguments.out, arguments.state, arguments.device, arguments.longer, log=_say)
         return
     names = (arguments.only,) if arguments.only else ("target", "draft")
     continue_pair(
         arguments.continue_from,
         arguments.out,
-        arguments.run,
+        arguments.state,
         arguments.steps,
         arguments.device,
         names,
@@ -174,6 +176,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from lvspec_sglang.miniworld.evaluate import HeldOut
     from lvspec_sglang.miniworld.report import evaluate_pair
 
+    _check_clips(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     root = arguments.pair or paths().target.parent
@@ -203,6 +206,7 @@ def _parity(arguments: argparse.Namespace) -> None:
     from lvspec_sglang.miniworld import paths
     from lvspec_sglang.miniworld.parity import compare
 
+    _check_clips(arguments)
     directory = arguments.model or paths().target
     results = compare(directory, arguments.clips, arguments.seed, arguments.server)
     for result in results:

@@ -46,10 +46,6 @@ def test_an_answer_that_fills_the_pool_is_not_lost(checkpoints: dict[str, Path])
             ["--lvspec-config", '{"preset": "quick"}'],
             "preset 'quick': one of strict, paper, balanced, fast",
         ),
-        (
-            ["--speculative-draft-model-path", "/no/such"],
-            "--speculative-draft-model-path /no/such: neither a checkpoint's folder nor its name",
-        ),
     ],
 )
 def test_a_wrong_start_says_what_to_type(

@@ -43,6 +43,20 @@ def test_sample_writes_clips_and_truth(sampled: Path) -> None:
         assert {"video", "caption_prompt", "questions", "facts"} <= line.keys()
 
 
+def test_train_says_that_there_is_no_pair_to_train_further(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ("--out", str(tmp_path / "out"), "--run", str(tmp_path / "state"))
+    assert command("train", *folders, "--continue-from", str(tmp_path / "none")) == 2
+    assert f"{tmp_path}/none/target" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["evaluate", "parity"])
+def test_no_clips_are_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(name, "--clips", "0") == 2
+    assert "--clips 0: give at least 1" in capsys.readouterr().err
+
+
 def test_score_counts_a_wrong_fact(
     sampled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
