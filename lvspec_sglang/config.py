@@ -46,6 +46,7 @@ class RelaxConfig:
         floor: a relaxed token needs at least this share of the probability of the target's own.
         visual_floor: the share that a loose token needs where the position is as visual as a loose
             one may be; in between, the logarithm grows with relevance. At most ``floor``: no more.
+            Without a floor it says nothing.
         fly_entropy_threshold: for ``fly``; the least entropy of an uncertain target, in nats over
             its three likeliest tokens.
         fly_window_size: for ``fly``; how many drafted tokens after a mismatch must match.
@@ -65,8 +66,6 @@ class RelaxConfig:
         _within("loose_ratio", self.loose_ratio, 0.0, 1.0)
         _within("floor", self.floor, 0.0, 1.0)
         _within("visual_floor", self.visual_floor, 0.0, 1.0)
-        if self.visual_floor and not self.floor:
-            raise ValueError(f"visual_floor {self.visual_floor}: give a floor above 0 beside it")
         _within("fly_entropy_threshold", self.fly_entropy_threshold, 0.0, MAX_FLY_ENTROPY)
         for name in ("draft_shift", "target_shift", "fly_window_size"):
             _whole_number(name, getattr(self, name), MAX_SHIFT)
@@ -74,8 +73,8 @@ class RelaxConfig:
     @property
     def threshold_floor(self) -> float:
         """The share that a loose token needs at the threshold: ``visual_floor``, no less than
-        ``floor``."""
-        return max(self.floor, self.visual_floor)
+        ``floor``; none without one."""
+        return max(self.floor, self.visual_floor) if self.floor else 0.0
 
     @property
     def strict(self) -> bool:

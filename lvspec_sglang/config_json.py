@@ -124,7 +124,7 @@ def _server_relax(named: dict[str, Any]) -> RelaxConfig | None:
     chosen = {key: value for key, value in named.items() if (key, value) != ("preset", None)}
     if not chosen:
         return None
-    relax = _relax(dict(chosen), RelaxConfig())
+    relax = _relax({"preset": "strict", **chosen}, RelaxConfig())
     if relax.strict and not {"preset", "loose_ratio"} & chosen.keys():
         example = json.dumps({"preset": "balanced", **chosen})
         raise ValueError(
@@ -139,7 +139,12 @@ def _relax(named: dict[str, Any], default: RelaxConfig) -> RelaxConfig:
     if preset is not None:
         one_of("preset", preset, tuple(PRESETS))
         default = PRESETS[preset]
-    return replace(default, **named)
+    relax = replace(default, **named)
+    # Else the floor is the server's, which only the scheduler knows.
+    known = preset is not None or "floor" in named
+    if known and named.get("visual_floor") and not relax.floor:
+        raise ValueError(f"visual_floor {relax.visual_floor}: give a floor above 0 beside it")
+    return relax
 
 
 def _object(name: str, given: Any, example: str) -> dict[str, Any]:

@@ -122,14 +122,16 @@ class Following:
         return self._parked.pop(req, None)
 
     def _config(self, req: Req, video: bool, stops: set[int]) -> RequestConfig:
-        """Without a video, with a grammar or with log-probabilities a request is strict."""
+        """Strict without a video, with a grammar, a logit bias or log-probabilities."""
         try:
             config = parse_request(asked_of(req.sampling_params.custom_params), self.default)
         except ValueError as error:
             # Refused where requests come in; one that gets here must not end the server.
             logger.warning("Request %s is served strictly: %s", req.rid, error)
             config = RequestConfig(RelaxConfig())
-        free = req.grammar is None and not req.return_logprob and len(stops) <= MAX_STOP_TOKENS
+        params = req.sampling_params
+        asks = req.grammar is not None or req.return_logprob or params.logit_bias
+        free = not asks and len(stops) <= MAX_STOP_TOKENS
         return config if video and free else replace(config, relax=RelaxConfig())
 
     def of(self, reqs: Iterable[Req]) -> list[Followed]:

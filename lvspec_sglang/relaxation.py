@@ -138,11 +138,14 @@ class Relaxation:
         ends = (stops == drafted[:, :, None]) | (stops == wanted[:, :, None])
         last = len(self.guarded) - 1
         guarded = self.guarded[drafted.clamp(max=last)] | self.guarded[wanted.clamp(max=last)]
+        relevance, log_ratio = relevance.float(), pair[..., 0] - pair[..., 1]
+        # Of a token that was forbidden, or of numbers that overflowed, nothing is known.
+        unknown = relevance.isnan() | ~log_ratio.isfinite()
         return Evidence(
-            relevance=relevance.float(),
-            log_ratio=pair[..., 0] - pair[..., 1],
+            relevance=relevance.nan_to_num(0.0, torch.inf, -torch.inf),
+            log_ratio=log_ratio,
             entropy=uncertainty,
-            guarded=guarded | ends.any(dim=2),
+            guarded=guarded | ends.any(dim=2) | unknown,
             recent=Recent(self.ring, rows),
         )
 

@@ -5,10 +5,15 @@ from typing import Any
 
 import torch
 
+# Qwen's tokenizers cut "isn't" into "isn" and "'t".
+_CUT = "isn aren wasn weren don doesn didn couldn won wouldn shouldn hasn haven hadn mustn".split()
 NEGATIONS = frozenset(
-    "no not none never nothing nobody nowhere neither nor without cannot n't isn't aren't wasn't "
-    "weren't don't doesn't didn't can't couldn't won't wouldn't hasn't haven't hadn't".split()
-)
+    [
+        *"no not none never nothing nobody nowhere neither nor without cannot n't can't".split(),
+        *(word + rest for word in _CUT for rest in ("", "'t")),
+        "'t", "\N{RIGHT SINGLE QUOTATION MARK}t",
+    ]
+)  # fmt: skip
 # Not "one", which is an article more often than a number.
 NUMBERS = frozenset("two three four five six seven eight nine ten eleven twelve".split())
 # Not the connectives of any narration (then, next, until, again): they are wording.

@@ -1,10 +1,13 @@
 import math
 
 import torch
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from lvspec_sglang.config import LVSpecConfig, RelaxConfig
 from lvspec_sglang.relaxation import Relaxation
-from lvspec_sglang.verify.guards import guarded_tokens
+from lvspec_sglang.verify.guards import NEGATIONS, guarded_tokens
 from lvspec_sglang.verify.quantile import MIN_HELD
 from lvspec_sglang.verify.rule import Kind, accept
 
@@ -59,6 +62,26 @@ def test_guards_by_class() -> None:
     assert guarded.nonzero().flatten().tolist() == [2, 3, 4, 5, 6, 8, EOS, 18]
     only = guarded_tokens(Words(), VOCAB, ("digits",))
     assert only.nonzero().flatten().tolist() == [3, 4, 8, EOS, 18]
+
+
+def test_qwens_contractions_are_guarded_in_the_parts_it_cuts_them_into() -> None:
+    cut = Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
+    for word in (f"{verb}n't" for verb in "is are was were do does did could would ca wo".split()):
+        parts = [part for part, _ in cut.pre_tokenize_str(f"it {word} red")][1:-1]
+        assert len(parts) == 2
+        assert {part.strip() for part in parts} & NEGATIONS, word
+
+
+def test_nothing_is_known_of_a_forbidden_token_or_of_an_overflow() -> None:
+    relaxation = make(RelaxConfig(loose_ratio=1.0), [0.1, float("nan"), 0.3, 0.2])
+    logits = torch.zeros(4, VOCAB)
+    logits[2, 10] = -torch.inf
+    drafted, target = torch.tensor([[10, 10, 10]]), torch.tensor([[11, 11, 11, 11]])
+    evidence = relaxation.evidence(ROWS, drafted, target, logits, reach=40, entropy=False)
+    assert evidence.guarded.tolist() == [[False, True, True]]
+    relaxation.settle(evidence, torch.tensor([4]))
+    assert int(relaxation.ring.count[1]) == 3
+    assert not relaxation.ring.scores.isnan().any()
 
 
 def test_a_round_is_loose_below_the_running_quantile_only() -> None:
