@@ -6,6 +6,7 @@ evenly spread. A position is then as visual as it is beside those, from an answe
 where else it is compared with the answer's own. (Ours; ``lvspec miniworld layers`` measures it.)
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from lvspec_sglang.config import LVSpecConfig
@@ -39,7 +40,8 @@ class Measured(NamedTuple):
             LVSpecConfig(layers=layers)
         except (KeyError, TypeError, ValueError):
             layers, scores = (), ()
-        if not layers or len(scores) != SCORES or list(scores) != sorted(scores):
+        rising = all(low <= high for low, high in pairwise(scores))
+        if not layers or len(scores) != SCORES or not rising:
             raise ValueError(
                 f"""the target's config.json has "lvspec": {given!r}; write {{"layers": [...], """
                 f""""scores": [...]}} with {SCORES} ascending scores, or take it out"""

@@ -1,5 +1,6 @@
 """What a target's config says of its relevance."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,7 @@ def test_a_measurement_holds_for_the_scorer_it_was_made_with() -> None:
         {"layers": [], "scores": ASCENDING},
         {"layers": [8], "scores": ASCENDING[1:]},
         {"layers": [8], "scores": ASCENDING[::-1]},
+        {"layers": [8], "scores": [*ASCENDING[:-1], math.nan]},
         {"layers": ["eight"], "scores": ASCENDING},
         {"layers": [-1], "scores": ASCENDING},
         {"layers": [8.7], "scores": ASCENDING},
