@@ -6,13 +6,14 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lvspec_sglang.host import HOST_VERSION
 
 PACKAGES = ("torch", "transformers", "triton")
+KERNELS = ("sglang-kernel", "flashinfer-python")
 
 
 def new_record(bench: str) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def new_record(bench: str) -> dict[str, Any]:
             "lvspec-sglang": version("lvspec-sglang"),
             "sglang": HOST_VERSION,
             **{name: version(name) for name in PACKAGES},
+            **{name: _installed(name) for name in KERNELS},
             "python": platform.python_version(),
         },
         "hardware": _hardware(),
@@ -54,6 +56,13 @@ def commit() -> str | None:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "--short=12", "HEAD") + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
         return None
 
 

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 def run(program: str, *args: str, interpret: bool, cache: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    env |= {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(cache)}
+    paths = [str(ROOT), *filter(None, [env.get("PYTHONPATH")])]
+    env |= {"PYTHONPATH": os.pathsep.join(paths), "TRITON_CACHE_DIR": str(cache)}
     env |= {"TRITON_INTERPRET": "1"} if interpret else {}
     command = [sys.executable, "-m", f"tests.kernels.{program}", *args]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
