@@ -11,7 +11,13 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lvspec_sglang.attention.mass_kernel import KEYS, join_pieces, mass_pieces, warps_for
+from lvspec_sglang.attention.mass_kernel import (
+    KEYS,
+    join_pieces,
+    mass_pieces,
+    registers_for,
+    warps_for,
+)
 from lvspec_sglang.verify.kernel import accept_kernel
 from lvspec_sglang.verify.rule import MAX_STEPS
 
@@ -26,9 +32,11 @@ EVIDENCE = {
     **{"guarded": "*i1", "ring_scores": "*fp32", "ring_count": "*i64", "ring_rows": "*i64"},
 }
 
+# Pointers and these are multiples of 16 where the kernels are launched.
+ALIGNED = {"q_stride", "key_stride"}
+
 # width, heads a KV head, pieces: 32B, 7B and 3B alone and sixteen at once, K = 32 alone
 MASSES = ((11, 5, 64), (11, 7, 8), (11, 8, 16), (33, 5, 64))
-
 
 SPILLED = 16  # bytes a thread that do not matter
 
@@ -39,8 +47,14 @@ def ptx(kernel: Any, pointers: dict[str, str], constants: dict[str, Any], warps:
         **dict.fromkeys(name for name in kernel.arg_names if name not in pointers), **constants,
     }  # fmt: skip
     signature = {name: pointers.get(name, "constexpr") for name in kernel.arg_names}
-    source = ASTSource(kernel, signature, constexprs=constants)
-    target, options = GPUTarget("cuda", 90, 32), {"num_warps": warps}
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(kernel.arg_names)
+        if name in ALIGNED or signature[name].startswith("*")
+    }
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
+    target = GPUTarget("cuda", 90, 32)
+    options = {"num_warps": warps, "maxnreg": registers_for(warps)}
     code: str = triton.compile(source, target=target, options=options).asm["ptx"]
     return code
 
