@@ -48,6 +48,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     try:
         if arguments.video is not None and not arguments.video.is_file():
             raise FileNotFoundError(f"no file {arguments.video}; leave --video out")
+        if arguments.max_new_tokens < 1:
+            raise ValueError(f"--max-new-tokens {arguments.max_new_tokens}: give at least 1")
         return demo.run(arguments.max_new_tokens, arguments.video)
     except ERRORS as error:
         print(f"lvspec demo: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import importlib.util
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from itertools import chain
 
 from lvspec_sglang import __version__, platform
 from lvspec_sglang.host import version_problem
@@ -70,9 +71,11 @@ def _print_patches() -> list[str]:
             "SGLang did not load the plugin: unset SGLANG_PLUGINS, or let it name lvspec too"
         )
     print("patches of SGLang:")
-    for patch in dict.fromkeys((*patches.CPU_PLATFORM, *patches.LVSPEC)):
+    server = patches.ALWAYS, patches.CPU_PLATFORM, patches.LVSPEC
+    for patch in dict.fromkeys((*chain(*server), *patches.FRONTEND)):
         mismatch = None if patch.target in patches.applied() else patch.mismatch()
-        state = "active" if patch.target in patches.applied() else "with LVSPEC only"
+        elsewhere = "in frontend programs" if patch in patches.FRONTEND else "with LVSPEC only"
+        state = "active" if patch.target in patches.applied() else elsewhere
         print(f"  {patch.target}: {mismatch or state}")
         if mismatch:
             problems.append(mismatch)

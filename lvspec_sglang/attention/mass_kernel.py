@@ -198,7 +198,8 @@ def paged_visual_attention(
         rows, seq_lens: row and committed length of each request, ``[batch]``.
         visual: which positions are visual, ``[rows, context]`` bool.
         scale: of the logits.
-        mass, focus: ``[batch * width, heads]`` float32, contiguous, written.
+        mass, focus: ``[batch * width, heads]`` float32, contiguous, written. Where a mass
+            underflows both are 0.
     """
     batch = len(rows)
     width, group, dim = len(q) // batch, q.shape[1] // keys.shape[1], q.shape[2]

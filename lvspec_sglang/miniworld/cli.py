@@ -143,6 +143,10 @@ def _sample(arguments: argparse.Namespace) -> None:
 def _check_clips(arguments: argparse.Namespace) -> None:
     if arguments.clips < 1:
         raise ValueError(f"--clips {arguments.clips}: give at least 1")
+    _check_seed(arguments)
+
+
+def _check_seed(arguments: argparse.Namespace) -> None:
     if arguments.seed < 0:
         raise ValueError(f"--seed {arguments.seed}: give 0 or more; held-out seeds count from 0")
 
@@ -223,6 +227,7 @@ def _sheet(arguments: argparse.Namespace) -> None:
     from lvspec_sglang.miniworld.evaluate import HeldOut, answer_all
     from lvspec_sglang.miniworld.sheet import contact_sheet
 
+    _check_seed(arguments)
     root = arguments.pair or paths().target.parent
     held_out = HeldOut.make(1, arguments.seed)
     captions = {}

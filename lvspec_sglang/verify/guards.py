@@ -15,7 +15,11 @@ NEGATIONS = frozenset(
     ]
 )  # fmt: skip
 # Not "one", which is an article more often than a number.
-NUMBERS = frozenset("two three four five six seven eight nine ten eleven twelve".split())
+NUMBERS = frozenset(
+    """zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
+    hundred thousand million billion dozen half""".split()
+)
 # Not the connectives of any narration (then, next, until, again): they are wording.
 ORDER = frozenset("before after first second third last previous earlier once twice".split())
 CLASSES = {
@@ -28,7 +32,8 @@ CLASSES = {
 def guarded_tokens(tokenizer: Any | None, vocab: int, classes: Iterable[str]) -> torch.Tensor:
     """Which token ids are guarded whatever the request, ``[vocab]`` bool.
 
-    Special tokens always are. A word counts when one token holds it whole.
+    Special tokens always are, and ids that the tokenizer does not know. A word counts when one
+    token holds it whole.
 
     Args:
         tokenizer: a transformers tokenizer; without one, nobody knows a negation from a noun and
@@ -41,7 +46,7 @@ def guarded_tokens(tokenizer: Any | None, vocab: int, classes: Iterable[str]) ->
     tests = [CLASSES[name] for name in classes]
     known = min(vocab, len(tokenizer))
     texts = tokenizer.batch_decode([[token] for token in range(known)])
-    guarded = torch.zeros(vocab, dtype=torch.bool)
+    guarded = torch.ones(vocab, dtype=torch.bool)
     for token, text in enumerate(texts):
         word = text.strip().lower()
         guarded[token] = any(test(word) for test in tests)

@@ -24,6 +24,7 @@ def main(device: str) -> None:
             assert worst < limit, (seed, dtype, worst)
             print(f"batch {batch} width {width} heads {heads}/{kv_heads} {dtype}: {worst:.1e}")
     beyond(device)
+    unseen(device)
 
 
 def beyond(device: str) -> None:
@@ -43,6 +44,19 @@ def beyond(device: str) -> None:
     expected = torch.stack(visual_attention(logits, visual[0]))
     torch.testing.assert_close(found[:, :1], expected, rtol=1e-3, atol=1e-4)
     assert bool(found.isfinite().all())
+
+
+def unseen(device: str) -> None:
+    """A video whose attention underflows has neither mass nor focus."""
+    keys = torch.full((64, 1, 16), -30.0, device=device)
+    keys[0] = 30.0  # what a query along it sees instead
+    visual = torch.arange(64, device=device)[None] > 31
+    table = torch.arange(64, device=device, dtype=torch.int32)[None]
+    q = torch.ones(1, 1, 16, device=device)
+    found = torch.full((2, 1, 1), torch.nan, device=device)
+    row, seq_lens = torch.tensor([0], device=device), torch.tensor([63], device=device)
+    paged_visual_attention(q, keys, table, row, seq_lens, visual, 0.25, *found)
+    assert found.tolist() == [[[0.0]], [[0.0]]]
 
 
 def compare(
