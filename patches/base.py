@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pkgutil import resolve_name
 from typing import Any
 
@@ -33,7 +34,7 @@ class Patch:
         try:
             function = resolve_name(self.target)
         except (ImportError, AttributeError) as error:
-            return f"{self.target} is not in this SGLang ({error})"
+            return f"{self.target} is not in this SGLang ({broken_import(self.target) or error})"
         if self.parameters is None:
             return None
         found = tuple(inspect.signature(function).parameters)
@@ -46,3 +47,17 @@ class Patch:
         from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
         HookRegistry.register(self.target, self.hook, HookType[self.kind])
+
+
+def broken_import(target: str) -> ImportError | None:
+    """Why a module on the way to ``target`` that is there cannot be imported."""
+    names = target.split(".")
+    for end in range(1, len(names)):
+        path = ".".join(names[:end])
+        try:
+            import_module(path)
+        except ModuleNotFoundError as error:
+            return None if error.name == path else error
+        except ImportError as error:
+            return error
+    return None

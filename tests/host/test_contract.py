@@ -188,7 +188,8 @@ def test_a_host_object_has_the_fields_used(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "patch", dict.fromkeys((*patches.CPU_PLATFORM, *patches.LVSPEC, *patches.FRONTEND))
+    "patch",
+    dict.fromkeys((*patches.ALWAYS, *patches.CPU_PLATFORM, *patches.LVSPEC, *patches.FRONTEND)),
 )
 def test_a_patch_fits_the_host(patch: patches.Patch) -> None:
     assert patch.mismatch() is None
@@ -202,6 +203,15 @@ def test_a_patch_that_does_not_fit_says_so() -> None:
     assert "is not in this SGLang" in (absent.mismatch() or "")
     with pytest.raises(RuntimeError, match=r"does not fit this SGLang: inspect\.signature"):
         patches.apply((wrong,))
+
+
+def test_a_host_module_that_lacks_another_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cut_host.py").write_text("import lost_dependency")
+    monkeypatch.syspath_prepend(tmp_path)
+    patch = patches.Patch("cut_host.serve", (), print, "REPLACE", "-", "-")
+    assert "No module named 'lost_dependency'" in (patch.mismatch() or "")
 
 
 def test_without_the_cpu_platform_and_without_lvspec_only_a_flag_is_added() -> None:
