@@ -6,13 +6,13 @@ packed=$1 site=$2
 mkdir -p "$site/_lib" "$site/_include"
 site=$(cd "$site" && pwd)
 
-for name in core video; do
+for name in core video; do # either may come by itself
+    compgen -G "$packed/$name.tar.xz*" >/dev/null || continue
     cat "$packed/$name".tar.xz* | python3 -c '
 import lzma, sys, tarfile
 with lzma.open(sys.stdin.buffer) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
-    tar.extractall(sys.argv[1], filter="fully_trusted")' "$site" &
+    tar.extractall(sys.argv[1], filter="fully_trusted")' "$site"
 done
-wait
 cd "$(dirname "$0")/../.."
 python3 -m pip install --quiet --no-index --no-deps --no-build-isolation -e .
 
