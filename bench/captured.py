@@ -1,6 +1,9 @@
-"""FlashInfer's verify attention of one layer in a captured graph, planned as a served round is."""
+"""FlashInfer's verify attention of one layer in a captured graph, planned as a served round is.
 
-from collections.abc import Sequence
+And one call of it by itself, on either of FlashInfer's kernels.
+"""
+
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,3 +63,29 @@ class CapturedAttention:
         """Attention ``[batch * width, heads, head_dim]``, in memory the next replay writes."""
         self.graph.replay()
         return self.output
+
+
+def planned_call(
+    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor, scale: float,
+    backend: str,
+) -> Callable[[], torch.Tensor]:  # fmt: skip
+    """A call in which all queries attend to all of ``slots``, planned; needs a CUDA GPU.
+
+    Args:
+        q: ``[queries, heads, head_dim]`` bfloat16.
+        keys, values: ``[slots of the pool, kv_heads, head_dim]``.
+        slots: ``[tokens]`` int32.
+        backend: ``fa2``, which captured rounds use, or ``fa3``, FlashInfer's for Hopper.
+    """
+    from flashinfer import BatchPrefillWithPagedKVCacheWrapper
+
+    space = torch.empty(WORKSPACE, dtype=torch.uint8, device=q.device)
+    wrapper = BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend=backend)
+    queries, tokens = (torch.tensor([0, len(t)], dtype=torch.int32) for t in (q, slots))
+    page = torch.ones(1, dtype=torch.int32)
+    wrapper.plan(
+        queries, tokens, slots, page, q.shape[1], keys.shape[1], q.shape[2], 1,
+        sm_scale=scale, q_data_type=q.dtype, kv_data_type=keys.dtype,
+    )  # fmt: skip
+    cache = keys[:, None], values[:, None]
+    return lambda: wrapper.run(q, cache)

@@ -5,16 +5,14 @@ videos shared. Without one only the torch references run, at small sizes; the re
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from itertools import product
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from lvspec_sglang.attention.chain_plan import Context
-from lvspec_sglang.bench.captured import CapturedAttention
+from lvspec_sglang.bench.captured import CapturedAttention, planned_call
+from lvspec_sglang.bench.machine import Machine, copy_bandwidth, product_rate, recorded, time_us
 from lvspec_sglang.bench.shapes import SHAPES, Shape
 from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.relevance.attention import visual_attention
@@ -25,19 +23,7 @@ WIDTH = 11
 TEXT = 200  # tokens of a request that are not its video's
 VIDEOS = (1024, 4096, 10240, 16384, 65536)
 BATCHES = (1, 4, 16, 64)
-MATRIX = 8192, 1024  # side of the product that stands for the peak, on a GPU and on a CPU
 NO_GPU = "needs a CUDA GPU"
-
-
-class Machine(NamedTuple):
-    """What floors are measured against: a large copy and a large matrix product of this machine."""
-
-    bytes_per_second: float
-    operations_per_second: float
-
-    def floor_us(self, data: int, work: int) -> float:
-        """Microseconds in which ``data`` bytes are read and ``work`` operations done, at best."""
-        return max(data / self.bytes_per_second, work / self.operations_per_second) * 1e6
 
 
 class Case:
@@ -137,7 +123,7 @@ def accept_row(batch: int, device: str) -> dict[str, Any]:
     ring.push(rows, share(batch, ring.size), torch.full_like(rows, ring.size))
     guarded = share(batch, steps) < 0.1
     evidence = Evidence(relevance, log_ratio, entropy, guarded, Recent(ring, rows))
-    row = {"what": "accept, torch", "batch": batch, "us": _time(
+    row = {"what": "accept, torch", "batch": batch, "us": time_us(
         lambda: accept(drafted, target, policy, evidence), device)}  # fmt: skip
     if device == "cpu":
         return row | {"kernel": NO_GPU}
@@ -145,7 +131,7 @@ def accept_row(batch: int, device: str) -> dict[str, Any]:
 
     found, expected = (f(drafted, target, policy, evidence) for f in (accept_triton, accept))
     equal = all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    kernel = _time(recorded(lambda: accept_triton(drafted, target, policy, evidence)), device)
+    kernel = time_us(recorded(lambda: accept_triton(drafted, target, policy, evidence)), device)
     return row | {"kernel_us": kernel, "kernel_equal": equal}
 
 
@@ -154,7 +140,7 @@ def attention_rows(case: Case, machine: Machine, device: str) -> list[dict[str, 
     about = {"video": case.video, "batch": case.batch, "shared": case.shared}
     keys, work = case.key_bytes(), case.operations()
     if device == "cpu":
-        us = _time(lambda: case.reference(0), device)
+        us = time_us(lambda: case.reference(0), device)
         floor = machine.floor_us(2 * keys, 2 * work) / case.batch
         name = "attention, mass, focus of one request, torch"
         return [about | {"what": name, "us": us, "floor_us": floor, "kernels": NO_GPU}]
@@ -170,16 +156,38 @@ def attention_rows(case: Case, machine: Machine, device: str) -> list[dict[str, 
     wanted = case.reference(case.batch - 1)
     last = out[:, -WIDTH:]
     error = max(float((last[i] - wanted[1 + i]).abs().max()) for i in (0, 1))
-    us, floor = _time(recorded(masses), device), machine.floor_us(keys, work)
+    us, floor = time_us(recorded(masses), device), machine.floor_us(keys, work)
     rows = [about | {"what": "mass and focus", "us": us, "floor_us": floor, "error": error}]
     for together in (False, True) if case.shared else (False,):
         graph = captured(case, together)
         error = float((graph.replay()[-WIDTH:].float() - wanted[0]).abs().max())
-        us = _time(graph.replay, device)
+        us = time_us(graph.replay, device)
         floor = machine.floor_us(2 * keys, 2 * work)
         name = "verify attention, video shared" if together else "verify attention, plain"
         rows.append(about | {"what": name, "us": us, "floor_us": floor, "error": error})
+    if case.shared:
+        rows += [about | video_row(case, machine, backend) for backend in ("fa2", "fa3")]
     return rows
+
+
+def video_row(case: Case, machine: Machine, backend: str) -> dict[str, Any]:
+    """The shared video's part of verify attention by itself, on one of FlashInfer's kernels."""
+    row: dict[str, Any] = {"what": f"video's part, {backend}"}
+    slots = case.table[0, 4 : case.video + 4].contiguous()
+    try:
+        call = planned_call(case.q, case.keys, case.values, slots, case.scale, backend)
+        found = call()[-WIDTH:].float()
+    except (RuntimeError, ValueError) as failure:  # a kernel that is not for this GPU, say
+        return row | {"failed": str(failure).splitlines()[0]}
+    k, v = (cache[slots.long()].float() for cache in (case.keys, case.values))
+    q = case.q[-WIDTH:].float().unflatten(1, (case.shape.kv_heads, -1))
+    shares = (torch.einsum("qhgd,khd->hgqk", q, k) * case.scale).softmax(-1)
+    wanted = torch.einsum("hgqk,khd->qhgd", shares, v).flatten(1, 2)
+    data = 2 * slots.numel() * k[0].numel() * case.keys.element_size()
+    work = 4 * case.q.numel() * slots.numel()
+    us, floor = time_us(recorded(call), "cuda"), machine.floor_us(data, work)
+    error = float((found - wanted).abs().max())
+    return row | {"us": us, "floor_us": floor, "error": error}
 
 
 def captured(case: Case, together: bool) -> CapturedAttention:
@@ -187,49 +195,6 @@ def captured(case: Case, together: bool) -> CapturedAttention:
     graph = CapturedAttention(case.q, case.keys, case.values, case.table, case.scale, together)
     graph.plan(case.contexts, [case.length] * case.batch)
     return graph
-
-
-def recorded(function: Callable[[], Any]) -> Callable[[], None]:
-    """``function`` as a CUDA graph's replay, so that its launches are not measured with it."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        function()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay
-
-
-def product_rate(device: str) -> float:
-    """Operations a second of a large matrix product in the dtype measured."""
-    dtype, side = (torch.bfloat16, MATRIX[0]) if device == "cuda" else (torch.float32, MATRIX[1])
-    a = torch.randn(side, side, dtype=dtype, device=device)
-    return 2 * side**3 / _time(lambda: a @ a, device) * 1e6
-
-
-def copy_bandwidth(device: str) -> float:
-    """Bytes a second of a large copy, read and written: what a floor is measured against."""
-    source = torch.empty((2 << 30) if device == "cuda" else (64 << 20), dtype=torch.uint8)
-    source = source.to(device)
-    target = torch.empty_like(source)
-    return 2 * source.numel() / _time(lambda: target.copy_(source), device) * 1e6
-
-
-def _time(function: Callable[[], Any], device: str) -> float:
-    """Median microseconds, caches cleared between runs on a GPU."""
-    if device == "cuda":
-        from triton.testing import do_bench
-
-        return float(do_bench(function, return_mode="median")) * 1e3
-    function()
-    taken = []
-    for _ in range(9):
-        start = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - start)
-    return median(taken) * 1e6
 
 
 def _numbers(given: str | None) -> tuple[int, ...]:
