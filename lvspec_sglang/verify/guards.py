@@ -32,8 +32,7 @@ CLASSES = {
 def guarded_tokens(tokenizer: Any | None, vocab: int, classes: Iterable[str]) -> torch.Tensor:
     """Which token ids are guarded whatever the request, ``[vocab]`` bool.
 
-    Special tokens always are, and ids that the tokenizer does not know. A word counts when one
-    token holds it whole.
+    Special tokens always are. A word counts when one token holds it whole.
 
     Args:
         tokenizer: a transformers tokenizer; without one, nobody knows a negation from a noun and
@@ -46,7 +45,7 @@ def guarded_tokens(tokenizer: Any | None, vocab: int, classes: Iterable[str]) ->
     tests = [CLASSES[name] for name in classes]
     known = min(vocab, len(tokenizer))
     texts = tokenizer.batch_decode([[token] for token in range(known)])
-    guarded = torch.ones(vocab, dtype=torch.bool)
+    guarded = torch.zeros(vocab, dtype=torch.bool)
     for token, text in enumerate(texts):
         word = text.strip().lower()
         guarded[token] = any(test(word) for test in tests)
