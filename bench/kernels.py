@@ -58,9 +58,18 @@ class Case:
 
     def key_bytes(self) -> int:
         """Bytes of the keys a layer must read: a shared video's once."""
-        token = self.shape.kv_heads * self.shape.head_dim * self.keys.element_size()
         videos = 1 if self.shared else self.batch
-        return token * (videos * self.video + self.batch * (TEXT + WIDTH))
+        return self.token_bytes() * (videos * self.video + self.batch * (TEXT + WIDTH))
+
+    def token_bytes(self) -> int:
+        """Bytes of a token's keys in a layer."""
+        return self.shape.kv_heads * self.shape.head_dim * self.keys.element_size()
+
+    def cache(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values in ``slots`` in fp32, those of each query head."""
+        group = self.shape.heads // self.shape.kv_heads
+        k, v = (c[slots.long()].float() for c in (self.keys, self.values))
+        return k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
 
     def operations(self) -> int:
         """Multiplications and additions of all queries with all keys, once."""
@@ -71,9 +80,8 @@ class Case:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Attention, mass and focus of one request in fp32, of ``length`` committed tokens."""
         length = length or self.length
-        slots = self.table[request, : length + WIDTH].long()
-        group = self.shape.heads // self.shape.kv_heads
-        k, v = (c[slots].float().repeat_interleave(group, 1) for c in (self.keys, self.values))
+        slots = self.table[request, : length + WIDTH]
+        k, v = self.cache(slots)
         q = self.q[request * WIDTH : (request + 1) * WIDTH].float()
         logits = torch.einsum("qhd,khd->hqk", q, k) * self.scale
         visible = torch.ones(WIDTH, len(slots), dtype=torch.bool, device=q.device)
@@ -179,11 +187,10 @@ def video_row(case: Case, machine: Machine, backend: str) -> dict[str, Any]:
         found = call()[-WIDTH:].float()
     except (RuntimeError, ValueError) as failure:  # a kernel that is not for this GPU, say
         return row | {"failed": str(failure).splitlines()[0]}
-    k, v = (cache[slots.long()].float() for cache in (case.keys, case.values))
-    q = case.q[-WIDTH:].float().unflatten(1, (case.shape.kv_heads, -1))
-    shares = (torch.einsum("qhgd,khd->hgqk", q, k) * case.scale).softmax(-1)
-    wanted = torch.einsum("hgqk,khd->qhgd", shares, v).flatten(1, 2)
-    data = 2 * slots.numel() * k[0].numel() * case.keys.element_size()
+    k, v = case.cache(slots)
+    logits = torch.einsum("qhd,khd->hqk", case.q[-WIDTH:].float(), k) * case.scale
+    wanted = torch.einsum("hqk,khd->qhd", logits.softmax(-1), v)
+    data = 2 * slots.numel() * case.token_bytes()
     work = 4 * case.q.numel() * slots.numel()
     us, floor = time_us(recorded(call), "cuda"), machine.floor_us(data, work)
     error = float((found - wanted).abs().max())

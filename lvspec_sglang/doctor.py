@@ -2,7 +2,6 @@
 
 import importlib.util
 from importlib.metadata import PackageNotFoundError, entry_points, version
-from itertools import chain
 
 from lvspec_sglang import __version__, platform
 from lvspec_sglang.host import version_problem
@@ -71,8 +70,7 @@ def _print_patches() -> list[str]:
             "SGLang did not load the plugin: unset SGLANG_PLUGINS, or let it name lvspec too"
         )
     print("patches of SGLang:")
-    server = patches.ALWAYS, patches.CPU_PLATFORM, patches.LVSPEC
-    for patch in dict.fromkeys((*chain(*server), *patches.FRONTEND)):
+    for patch in patches.ALL:
         mismatch = None if patch.target in patches.applied() else patch.mismatch()
         elsewhere = "in frontend programs" if patch in patches.FRONTEND else "with LVSPEC only"
         state = "active" if patch.target in patches.applied() else elsewhere

@@ -49,6 +49,7 @@ LVSPEC: tuple[Patch, ...] = (
 )
 ALWAYS: tuple[Patch, ...] = (*config_flag.PATCHES,)
 FRONTEND: tuple[Patch, ...] = (*frontend_video.PATCHES,)
+ALL: tuple[Patch, ...] = tuple(dict.fromkeys((*ALWAYS, *CPU_PLATFORM, *LVSPEC, *FRONTEND)))
 
 _applied: set[str] = set()
 

@@ -168,14 +168,14 @@ def pieces_of(batch: int, kv_heads: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def warps_for(queries: int) -> int:
-    """Warps of a program: so many that its tile of logits stays in registers, if it can."""
-    return min(32, max(4, queries // 16))
+def launch_options(queries: int) -> dict[str, int]:
+    """Warps of a program, and registers of a thread.
 
-
-def registers_for(warps: int) -> int:
-    """Registers of a thread: so few that sixteen warps fit a multiprocessor together."""
-    return min(128, 65536 // (32 * warps))
+    So many warps that the tile of logits stays in registers, if it can; so few registers that
+    sixteen warps fit a multiprocessor together.
+    """
+    warps = min(32, max(4, queries // 16))
+    return {"num_warps": warps, "maxnreg": min(128, 65536 // (32 * warps))}
 
 
 def paged_visual_attention(
@@ -206,14 +206,13 @@ def paged_visual_attention(
     kv_heads = keys.shape[1]
     count = pieces_of(batch, kv_heads)
     queries = max(16, triton.next_power_of_2(width * group))
-    warps = warps_for(queries)
     pieces = torch.empty(batch * kv_heads * count * LEFT * queries, device=q.device)
     mass_pieces[(count, kv_heads, batch)](
         q, keys, table, rows, seq_lens, visual, pieces, scale,
         q.stride(0), keys.stride(0), table.stride(0), visual.stride(0),
         WIDTH=width, GROUP=group, DIM=dim, QUERIES=queries,
         DIMS=max(16, triton.next_power_of_2(dim)), STEP=KEYS, PIECES=count,
-        num_warps=warps, maxnreg=registers_for(warps),
+        **launch_options(queries),
     )  # fmt: skip
     join_pieces[(kv_heads, width, batch)](
         pieces, mass, focus, WIDTH=width, GROUP=group, HEADS=triton.next_power_of_2(group),

@@ -21,8 +21,11 @@ from lvspec_sglang.draft.prefill_watch import PrefillWatch
 from lvspec_sglang.draft.vision import Span, VisionFamily, visible_spans
 from lvspec_sglang.pruning import PRUNERS, Grid, Pruner
 from lvspec_sglang.pruning.none import Whole
+from lvspec_sglang.pruning.uniform import Uniform
 
 logger = logging.getLogger(__name__)
+
+NAMES = {pruner: name for name, pruner in PRUNERS.items()}
 
 
 class KeptTable:
@@ -70,8 +73,7 @@ class KeptTokens:
 
     def __init__(self, config: LVSpecConfig, runner: Any, family: VisionFamily) -> None:
         """Choose as ``config`` says for the target ``runner``, whose pools exist."""
-        self.name = config.pruning
-        self.pruner: Pruner = PRUNERS[self.name]()
+        self.pruner: Pruner = PRUNERS[config.pruning]()
         self.keep = config.keep
         self.at_least = config.keep_at_least
         self.family = family
@@ -150,7 +152,7 @@ class KeptTokens:
         return grids[0]._replace(frames=sum(grid.frames for grid in grids))
 
     def _choose(self, rid: str, grid: Grid, where: torch.Tensor) -> torch.Tensor:
-        name, scores = self.name, None
+        pruner, scores = self.pruner, None
         if self.watch is not None:
             scores = self.watch.scores(rid, where)
             if scores is None:
@@ -159,13 +161,12 @@ class KeptTokens:
                     "The prefill of a video of %d tokens was not seen: it is kept evenly.",
                     len(where),
                 )
-                name = "uniform"
+                pruner = Uniform()
             elif (group := get_parallel().tp_group).world_size > 1:
                 # Each rank has seen its own heads; all must choose alike.
                 scores = group.broadcast(group.all_reduce(scores), src=0)
-        count("choices", pruner=name)
+        count("choices", pruner=NAMES[type(pruner)])
         keep = max(self.keep, self.at_least / grid.tokens)
-        pruner = self.pruner if name == self.name else PRUNERS[name]()
         return pruner.choose(grid, keep, scores).to(self.device)
 
     def _new(self, req: Any) -> torch.Tensor | None:

@@ -187,10 +187,7 @@ def test_a_host_object_has_the_fields_used(path: str) -> None:
     assert not missing, f"{path} no longer has {sorted(missing)}"
 
 
-@pytest.mark.parametrize(
-    "patch",
-    dict.fromkeys((*patches.ALWAYS, *patches.CPU_PLATFORM, *patches.LVSPEC, *patches.FRONTEND)),
-)
+@pytest.mark.parametrize("patch", patches.ALL)
 def test_a_patch_fits_the_host(patch: patches.Patch) -> None:
     assert patch.mismatch() is None
     assert patch.reason and patch.until

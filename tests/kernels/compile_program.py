@@ -11,13 +11,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lvspec_sglang.attention.mass_kernel import (
-    KEYS,
-    join_pieces,
-    mass_pieces,
-    registers_for,
-    warps_for,
-)
+from lvspec_sglang.attention.mass_kernel import KEYS, join_pieces, launch_options, mass_pieces
 from lvspec_sglang.verify.kernel import accept_kernel
 from lvspec_sglang.verify.rule import MAX_STEPS
 
@@ -41,7 +35,7 @@ MASSES = ((11, 5, 64), (11, 7, 8), (11, 8, 16), (33, 5, 64))
 SPILLED = 16  # bytes a thread that do not matter
 
 
-def ptx(kernel: Any, pointers: dict[str, str], constants: dict[str, Any], warps: int = 4) -> str:
+def ptx(kernel: Any, pointers: dict[str, str], constants: dict[str, Any], **options: int) -> str:
     """The PTX of ``kernel``, whose parameters in neither mapping are None."""
     constants = {
         **dict.fromkeys(name for name in kernel.arg_names if name not in pointers), **constants,
@@ -54,7 +48,6 @@ def ptx(kernel: Any, pointers: dict[str, str], constants: dict[str, Any], warps:
     }
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", 90, 32)
-    options = {"num_warps": warps, "maxnreg": registers_for(warps)}
     code: str = triton.compile(source, target=target, options=options).asm["ptx"]
     return code
 
@@ -84,7 +77,7 @@ def masses(width: int, group: int, pieces: int) -> tuple[str, str]:
     queries = triton.next_power_of_2(width * group)
     sizes = {"WIDTH": width, "GROUP": group, "QUERIES": queries, "PIECES": pieces}
     tile = sizes | {"DIM": 128, "DIMS": 128, "STEP": KEYS}
-    first = ptx(mass_pieces, pointers, tile, warps_for(queries))
+    first = ptx(mass_pieces, pointers, tile, **launch_options(queries))
     sizes |= {"HEADS": triton.next_power_of_2(group)}
     return first, ptx(join_pieces, dict.fromkeys(("pieces", "mass", "focus"), "*fp32"), sizes)
 
