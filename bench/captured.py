@@ -1,6 +1,6 @@
 """FlashInfer's verify attention of one layer in a captured graph, planned as a served round is.
 
-And one call of it by itself, on either of FlashInfer's kernels.
+And what it is compared with: one of its calls by itself, and FA3 as SGLang calls it.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,21 +66,19 @@ class CapturedAttention:
 
 
 def planned_call(
-    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor, scale: float,
-    backend: str,
-) -> Callable[[], torch.Tensor]:  # fmt: skip
-    """A call in which all queries attend to all of ``slots``, planned; needs a CUDA GPU.
+    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor, scale: float
+) -> Callable[[], torch.Tensor]:
+    """A planned call in which all queries attend to all of ``slots``; needs a CUDA GPU.
 
     Args:
         q: ``[queries, heads, head_dim]`` bfloat16.
         keys, values: ``[slots of the pool, kv_heads, head_dim]``.
         slots: ``[tokens]`` int32.
-        backend: ``fa2``, which captured rounds use, or ``fa3``, FlashInfer's for Hopper.
     """
     from flashinfer import BatchPrefillWithPagedKVCacheWrapper
 
     space = torch.empty(WORKSPACE, dtype=torch.uint8, device=q.device)
-    wrapper = BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend=backend)
+    wrapper = BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend="fa2")
     queries, tokens = (torch.tensor([0, len(t)], dtype=torch.int32) for t in (q, slots))
     page = torch.ones(1, dtype=torch.int32)
     wrapper.plan(
@@ -89,3 +87,32 @@ def planned_call(
     )  # fmt: skip
     cache = keys[:, None], values[:, None]
     return lambda: wrapper.run(q, cache)
+
+
+def fa3_call(
+    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, table: torch.Tensor, scale: float,
+    causal: bool,
+) -> Callable[[], torch.Tensor]:  # fmt: skip
+    """FA3 over whole rows of a table, each with an equal share of the queries; needs Hopper.
+
+    Args:
+        q: ``[entries * queries, heads, head_dim]`` bfloat16.
+        keys, values: ``[slots of the pool, kv_heads, head_dim]``.
+        table: ``[entries, tokens]`` int32.
+        causal: whether the last queries and tokens are the same.
+    """
+    from sgl_kernel.flash_attn import flash_attn_with_kvcache
+
+    entries, tokens = table.shape
+    queries = len(q) // entries
+    starts = torch.arange(0, len(q) + 1, queries, dtype=torch.int32, device=q.device)
+    lens = torch.full((entries,), tokens, dtype=torch.int32, device=q.device)
+
+    def call() -> torch.Tensor:
+        output: torch.Tensor = flash_attn_with_kvcache(
+            q, keys[:, None], values[:, None], page_table=table, cache_seqlens=lens,
+            cu_seqlens_q=starts, max_seqlen_q=queries, softmax_scale=scale, causal=causal,
+        )  # fmt: skip
+        return output
+
+    return call

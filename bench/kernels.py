@@ -1,17 +1,19 @@
 """Kernels and attention forms against their floors and their torch references.
 
-On a CUDA GPU: the accept kernel, the mass kernel, and FlashInfer's verify attention plain and with
-videos shared. Without one only the torch references run, at small sizes; the rest is marked so.
+On a CUDA GPU: the accept kernel, the mass kernel, and verify attention, FlashInfer's plain and with
+videos shared, and FA3's where SGLang has it. Without a GPU only the torch references run, at small
+sizes; the rest is marked so.
 """
 
 import argparse
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import torch
 
 from lvspec_sglang.attention.chain_plan import Context
-from lvspec_sglang.bench.captured import CapturedAttention, planned_call
+from lvspec_sglang.bench.captured import CapturedAttention, fa3_call, planned_call
 from lvspec_sglang.bench.machine import Machine, copy_bandwidth, product_rate, recorded, time_us
 from lvspec_sglang.bench.shapes import SHAPES, Shape
 from lvspec_sglang.record import new_record, write_record
@@ -173,28 +175,49 @@ def attention_rows(case: Case, machine: Machine, device: str) -> list[dict[str, 
         floor = machine.floor_us(2 * keys, 2 * work)
         name = "verify attention, video shared" if together else "verify attention, plain"
         rows.append(about | {"what": name, "us": us, "floor_us": floor, "error": error})
-    if case.shared:
-        rows += [about | video_row(case, machine, backend) for backend in ("fa2", "fa3")]
-    return rows
+    return [*rows, *(about | row for row in compared(case, machine, wanted[0]))]
 
 
-def video_row(case: Case, machine: Machine, backend: str) -> dict[str, Any]:
-    """The shared video's part of verify attention by itself, on one of FlashInfer's kernels."""
-    row: dict[str, Any] = {"what": f"video's part, {backend}"}
+def compared(case: Case, machine: Machine, whole: torch.Tensor) -> list[dict[str, Any]]:
+    """FA3 over whole contexts; of a shared video its part by itself, on FlashInfer and on FA3.
+
+    Args:
+        whole: attention of the last request.
+    """
+    cached = case.q, case.keys, case.values
+    floor = machine.floor_us(2 * case.key_bytes(), 2 * case.operations())
+    rows = [
+        measured(
+            "verify attention, FA3", lambda: fa3_call(*cached, case.table, case.scale, True),
+            whole, floor,
+        )
+    ]  # fmt: skip
+    if not case.shared:
+        return rows
     slots = case.table[0, 4 : case.video + 4].contiguous()
-    try:
-        call = planned_call(case.q, case.keys, case.values, slots, case.scale, backend)
-        found = call()[-WIDTH:].float()
-    except (RuntimeError, ValueError) as failure:  # a kernel that is not for this GPU, say
-        return row | {"failed": str(failure).splitlines()[0]}
     k, v = case.cache(slots)
     logits = torch.einsum("qhd,khd->hqk", case.q[-WIDTH:].float(), k) * case.scale
     wanted = torch.einsum("hqk,khd->qhd", logits.softmax(-1), v)
-    data = 2 * slots.numel() * case.token_bytes()
-    work = 4 * case.q.numel() * slots.numel()
-    us, floor = time_us(recorded(call), "cuda"), machine.floor_us(data, work)
-    error = float((found - wanted).abs().max())
-    return row | {"us": us, "floor_us": floor, "error": error}
+    floor = machine.floor_us(2 * len(slots) * case.token_bytes(), 4 * case.q.numel() * len(slots))
+    calls = {
+        "fa2": lambda: planned_call(*cached, slots, case.scale),
+        "FA3": lambda: fa3_call(*cached, slots[None], case.scale, False),
+    }
+    return rows + [measured(f"video's part, {n}", make, wanted, floor) for n, make in calls.items()]
+
+
+def measured(
+    what: str, make: Callable[[], Callable[[], torch.Tensor]], wanted: torch.Tensor, floor: float
+) -> dict[str, Any]:
+    """A row of a call whose last queries' attention is ``wanted``, or why it cannot be made."""
+    try:
+        call = make()
+        error = float((call()[-WIDTH:].float() - wanted).abs().max())
+    except (ImportError, RuntimeError, ValueError) as failure:  # not for this GPU, say
+        return {"what": what, "failed": str(failure).splitlines()[0]}
+    return {
+        "what": what, "us": time_us(recorded(call), "cuda"), "floor_us": floor, "error": error,
+    }  # fmt: skip
 
 
 def captured(case: Case, together: bool) -> CapturedAttention:

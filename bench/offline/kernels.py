@@ -24,6 +24,5 @@ if __name__ == "__main__":
     for head in HEADS:
         kinds = bf16, bf16, bf16, torch.int32, head, head, 0, False, False
         specs += gen_batch_prefill_module("fa2", *kinds, False), gen_batch_decode_module(*kinds)
-    specs.append(gen_batch_prefill_module("fa3", *kinds, False))  # the benches', for the last head
     build_jit_specs(specs, verbose=False, skip_prebuilt=False)
     copy_built_kernels(specs, Path(sys.argv[1]))

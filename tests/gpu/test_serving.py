@@ -35,19 +35,20 @@ def pair(
         if any(argument.startswith("--attention-backend") for argument in GIVEN):
             pytest.skip("LVSPEC_GPU_SERVER_ARGS names an attention backend: fa3 may be missing")
     alone, lvspec = servers(
-        tmp_path_factory.mktemp("gpu"), request.param, "--enable-deterministic-inference"
-    )
+        tmp_path_factory.mktemp("gpu"), "--attention-backend", request.param,
+        "--enable-deterministic-inference",
+    )  # fmt: skip
     with together(alone, lvspec):
         yield alone, lvspec
 
 
-def servers(folder: Path, backend: str, *arguments: str) -> tuple[LocalServer, LocalServer]:
+def servers(folder: Path, *arguments: str) -> tuple[LocalServer, LocalServer]:
     """A target alone and LVSPEC, strict, in front of it; checkpoints are written to ``folder``."""
     target = tiny.write_qwen2_5_vl(folder / "target", SHAPE, seed=1)
     draft = tiny.write_perturbed(target, folder / "near", noise=0.02, seed=2)
     common = (
         "--random-seed", "1", "--mem-fraction-static", "0.2", "--dtype", "bfloat16",
-        "--decode-log-interval", "1", *GIVEN, "--attention-backend", backend, *arguments,
+        "--decode-log-interval", "1", *GIVEN, *arguments,
     )  # fmt: skip
     config = {"preset": "strict", "step_aside": {"measure": False}}
     lvspec = LocalServer(

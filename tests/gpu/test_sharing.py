@@ -20,7 +20,7 @@ def test_answers_about_a_video_shared_on_flashinfer_are_the_targets(
     tmp_path: Path,
     clips: Clips,  # noqa: F811
 ) -> None:
-    alone, lvspec = servers(tmp_path, "flashinfer", "--enable-metrics")
+    alone, lvspec = servers(tmp_path, "--attention-backend", "flashinfer", "--enable-metrics")
     users = [
         request(chat(f"{VIDEO}user {n}"), TOKENS, video=clips.long, ignore_eos=True)
         for n in range(USERS)

@@ -2,7 +2,7 @@ import mmap
 from importlib.util import find_spec
 from pathlib import Path
 
-from lvspec_sglang.bench.offline import pack
+from lvspec_sglang.bench.offline import pack, sglang_kernels
 
 HOPPER = pack.CUBIN, pack.HOPPER
 
@@ -40,3 +40,9 @@ def test_what_is_left_behind() -> None:
         "flashinfer/data/csrc/norm.cu",
     )
     assert not any(map(pack.LEFT.search, kept))
+
+
+def test_each_kernel_that_a_server_compiles_is_named_once() -> None:
+    made = [(build.func.__name__, build.args) for build in sglang_kernels.builds()]
+    assert len(made) == len(set(made))
+    assert {row for name, (row, *_) in made if "kvcache" in name} >= {512, 1024, 2048}
