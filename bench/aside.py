@@ -36,12 +36,11 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="lvspec-aside-") as name:
         folder = Path(name)
         useless = write_perturbed(paths().draft, folder / "useless", NOISE, arguments.seed)
-        batches = [int(size) for size in arguments.batches.split(",")]
-        requests = max(REQUESTS, *batches)
+        requests = max(REQUESTS, *arguments.batches)
         asked = held_out(min(arguments.clips, requests), arguments.seed, folder)
         prompts = payloads(asked, requests, arguments.tokens)
         for draft, checkpoint in (("good", paths().draft), ("useless", useless)):
-            runs = _measure(arguments, checkpoint, prompts, batches)
+            runs = _measure(arguments, checkpoint, prompts)
             rows = [{"draft": draft, **_row(runs, *which)} for which in runs]
             print("\n".join(map(_line, rows)))
             record["rows"] += rows
@@ -53,13 +52,12 @@ def _measure(
     arguments: argparse.Namespace,
     draft: Path,
     prompts: list[dict[str, Any]],
-    batches: list[int],
 ) -> Runs:
     servers = {side: _server(draft, config) for side, config in SIDES.items()}
     runs: Runs = defaultdict(list)
     with together(*servers.values()):
         for number in range(-arguments.warm_up, arguments.repeats):
-            for batch in batches:
+            for batch in arguments.batches:
                 for side, server in servers.items():
                     before = _rounds(_told(server))
                     figures = _decode(server, prompts, batch)

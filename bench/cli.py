@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lvspec_sglang.arguments import positive, positives
 from lvspec_sglang.bench.gpu import add_kernels_arguments, add_speed_arguments, kernels, speed
 from lvspec_sglang.client import Refused
 from lvspec_sglang.miniworld.scene import TUNING
@@ -49,10 +50,10 @@ def add_parser(commands: Any) -> None:
 
     add_speed_arguments(add_bench(benches, "speed", "decoding speed side by side", speed, 16))
     aside = add_bench(benches, "aside", "what stepping aside costs and saves", _aside, 16)
-    aside.add_argument("--batches", default="1,4,16", help="batch sizes (1,4,16)")
-    aside.add_argument("--tokens", type=int, default=256, help="tokens an answer (256)")
+    aside.add_argument("--batches", type=positives, default="1,4,16", help="batch sizes (1,4,16)")
+    aside.add_argument("--tokens", type=positive, default=256, help="tokens an answer (256)")
     aside.add_argument("--warm-up", type=int, default=2, help="runs that are not counted (2)")
-    aside.add_argument("--repeats", type=int, default=5, help="runs a figure (5)")
+    aside.add_argument("--repeats", type=positive, default=5, help="runs a figure (5)")
     add_kernels_arguments(add_bench(benches, "kernels", "kernels against floors", kernels, 1))
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from lvspec_sglang.arguments import positive, positives
 from lvspec_sglang.bench.shapes import SHAPES
 
 
@@ -11,11 +12,13 @@ def add_speed_arguments(bench: argparse.ArgumentParser) -> None:
     models = f"mini, {', '.join(SHAPES)} (their shape, dummy weights) or a checkpoint's path"
     bench.add_argument("--target", default="mini", help=f"{models}; default mini")
     bench.add_argument("--draft", default="mini", help="likewise")
-    bench.add_argument("--batches", default="1,4,16", help="batch sizes (1,4,16)")
-    bench.add_argument("--tokens", type=int, default=128, help="tokens an answer (128)")
-    bench.add_argument("--steps", type=int, default=10, help="drafted tokens a round (10)")
-    bench.add_argument("--repeats", type=int, default=3, help="runs a figure (3)")
-    bench.add_argument("--video-tokens", type=int, default=10000, help="of dummy models (10000)")
+    bench.add_argument("--batches", type=positives, default="1,4,16", help="batch sizes (1,4,16)")
+    bench.add_argument("--tokens", type=positive, default=128, help="tokens an answer (128)")
+    bench.add_argument("--steps", type=positive, default=10, help="drafted tokens a round (10)")
+    bench.add_argument("--repeats", type=positive, default=3, help="runs a figure (3)")
+    bench.add_argument(
+        "--video-tokens", type=positive, default=10000, help="of dummy models (10000)"
+    )
     bench.add_argument("--accepted", type=float, help="simulate this mean of accepted tokens")
     bench.add_argument("--trace", type=Path, help="simulate accepted tokens from a JSON list")
     bench.add_argument("--host-algorithm", default="", help="also NGRAM or STANDALONE (GPU only)")
@@ -39,8 +42,8 @@ def add_speed_arguments(bench: argparse.ArgumentParser) -> None:
 def add_kernels_arguments(bench: argparse.ArgumentParser) -> None:
     """The arguments of ``lvspec bench kernels`` beside those every bench takes."""
     bench.add_argument("--shape", default="32B", choices=SHAPES, help="the target's heads (32B)")
-    bench.add_argument("--videos", help="video tokens; default 1024 to 65536")
-    bench.add_argument("--batches", help="batch sizes; default 1 to 64")
+    bench.add_argument("--videos", type=positives, help="video tokens; default 1024 to 65536")
+    bench.add_argument("--batches", type=positives, help="batch sizes; default 1 to 64")
 
 
 def speed(arguments: argparse.Namespace) -> None:

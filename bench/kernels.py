@@ -96,8 +96,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure and print the table."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     small = device == "cpu"
-    videos = _numbers(arguments.videos) or ((256, 1024) if small else VIDEOS)
-    batches = _numbers(arguments.batches) or ((1, 2) if small else BATCHES)
+    videos = arguments.videos or ((256, 1024) if small else VIDEOS)
+    batches = arguments.batches or ((1, 2) if small else BATCHES)
     shape = SHAPES[arguments.shape]
     machine = Machine(copy_bandwidth(device), product_rate(device))
     rows = [accept_row(batch, device) for batch in batches]
@@ -225,10 +225,6 @@ def captured(case: Case, together: bool) -> CapturedAttention:
     graph = CapturedAttention(case.q, case.keys, case.values, case.table, case.scale, together)
     graph.plan(case.contexts, [case.length] * case.batch)
     return graph
-
-
-def _numbers(given: str | None) -> tuple[int, ...]:
-    return tuple(int(number) for number in given.split(",")) if given else ()
 
 
 def _print(record: dict[str, Any]) -> None:

@@ -184,6 +184,8 @@ def chosen(names: str) -> list[Rule]:
 def _read(path: Path) -> list[Rule]:
     try:
         entries = json.loads(path.read_text())
+        if not isinstance(entries, list) or not entries:
+            raise TypeError("no list of rules")
         return [
             Rule(
                 entry["name"],

@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     simulate = arguments.accepted is not None or arguments.trace is not None
     if dummy and not simulate:
         raise ValueError("dummy weights agree on nothing: add --accepted 7.76 or --trace FILE")
-    batches = [int(size) for size in arguments.batches.split(",")]
+    batches = arguments.batches
     measured_sides = compared(arguments)
     with tempfile.TemporaryDirectory(prefix="lvspec-speed-") as name:
         folder = Path(name)

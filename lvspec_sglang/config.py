@@ -10,6 +10,7 @@ PRUNERS = ("none", "uniform", "verifier", "unbiased")
 GUARDS = ("digits", "negations", "order")
 MAX_SHIFT = 16
 MAX_FLY_ENTROPY = 2.0
+LEAST_FLOOR = 1e-30  # far above what float32 takes for none
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
@@ -65,6 +66,8 @@ class RelaxConfig:
         one_of("rule", self.rule, RULES)
         _within("loose_ratio", self.loose_ratio, 0.0, 1.0)
         _within("floor", self.floor, 0.0, 1.0)
+        if 0 < self.floor < LEAST_FLOOR:
+            raise ValueError(f"floor {self.floor!r}: 0 for none, or from {LEAST_FLOOR}")
         _within("visual_floor", self.visual_floor, 0.0, 1.0)
         _within("fly_entropy_threshold", self.fly_entropy_threshold, 0.0, MAX_FLY_ENTROPY)
         for name in ("draft_shift", "target_shift", "fly_window_size"):

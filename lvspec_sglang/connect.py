@@ -8,6 +8,7 @@ from pathlib import Path
 
 import requests
 
+from lvspec_sglang.arguments import positive
 from lvspec_sglang.client import Client, Refused
 from lvspec_sglang.serving import LocalServer, ServerFailed, dtype
 
@@ -20,14 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="start a server of this target (default: the mini pair)")
     parser.add_argument("--draft", help="the draft of --model (default: --model itself)")
     parser.add_argument(
-        "--max-new-tokens", type=_positive, default=512, help="an answer's limit (512)"
+        "--max-new-tokens", type=positive, default=512, help="an answer's limit (512)"
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0")
-    return int(text)
 
 
 @contextlib.contextmanager

@@ -152,7 +152,8 @@ def _report(turns: dict[str, list[Turn]]) -> None:
     }
     print()
     for name, tokens in pace.items():
-        print(f"{name:16} {tokens:6.0f} tokens/s decoding, {tokens / pace[ALONE]:.2f}x")
+        times = f"{tokens / pace[ALONE]:.2f}x" if pace[ALONE] else "no more than a token each"
+        print(f"{name:16} {tokens:6.0f} tokens/s decoding, {times}")
     alone, strict = ([turn.text for turn in turns[name]] for name in (ALONE, STRICT))
     differ = "DIFFERENT: please report this, unless this is bfloat16 and they part at a near tie"
     same = "identical" if alone == strict else differ

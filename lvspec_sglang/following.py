@@ -24,6 +24,8 @@ from lvspec_sglang.upload import upload
 
 logger = logging.getLogger(__name__)
 
+TOKEN_IDS = range(1 << 31)
+
 
 @dataclass
 class Followed:
@@ -75,7 +77,8 @@ class Following:
         speculated = can_speculate(req)
         found = visible_spans(self.draft.embedder.family, mm, ids) if is_readable(req) else []
         spans = tuple(sorted((span.start, span.stop) for span in found)) if speculated else ()
-        stops = {*(req.eos_token_ids or ()), *(req.sampling_params.stop_token_ids or ())}
+        given = {*(req.eos_token_ids or ()), *(req.sampling_params.stop_token_ids or ())}
+        stops = {token for token in given if token in TOKEN_IDS}  # the host takes any number
         video = any(mm.mm_items[span.item].is_video() for span in found)
         config = self._config(req, video, stops)
         relax = config.relax
@@ -160,6 +163,10 @@ class Following:
                 owned = req.kv.cache_protected_len >= followed.spans[-1][1]
                 contexts.append(Context(row, followed.spans, followed.prefix if owned else None))
         return contexts
+
+    def speculated(self, reqs: Iterable[Req]) -> list[bool]:
+        """Which of ``reqs`` the draft follows."""
+        return [req.kv.req_pool_idx in self.by_row for req in reqs]
 
     def relaxed(self, reqs: Iterable[Req]) -> list[bool]:
         """Which of ``reqs`` are verified loosely."""

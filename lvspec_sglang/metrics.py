@@ -91,7 +91,7 @@ class Committed:
     Attributes:
         kinds: ``[batch, width]`` int8.
         trace: what the verdict rests on, for those who ask.
-        decoding: ``drafted`` or ``plain``; None for a prefill.
+        drafted: ``[batch]``, for whom; None for a prefill.
         scores: where somebody relaxes.
         readers: of each video of a drafted round, how many requests read it.
         prefill_seconds: tells, on the host, how long the draft's prefill before the round took.
@@ -99,7 +99,7 @@ class Committed:
 
     kinds: torch.Tensor
     trace: Trace | None = None
-    decoding: str | None = None
+    drafted: Sequence[bool] | None = None
     scores: Scores | None = None
     readers: Sequence[int] = ()
     prefill_seconds: Callable[[], float] | None = None
@@ -137,12 +137,16 @@ class Committed:
         self._observe(lengths)
 
     def _observe(self, lengths: Sequence[int]) -> None:
-        committed = [length for length in lengths if length]
-        if self.decoding is not None:
-            count("rounds", len(committed), decoding=self.decoding)
-        if self.decoding == "drafted":
+        if self.drafted is not None:
+            rounds = [(n, drafted) for n, drafted in zip(lengths, self.drafted, strict=True) if n]
+            committed = [length for length, drafted in rounds if drafted]
             observe("accept_length", committed)
-            observe("shared_prefix_groups", self.readers)
+            ways = {"drafted": len(committed), "plain": len(rounds) - len(committed)}
+            for decoding, many in ways.items():
+                if many:
+                    count("rounds", many, decoding=decoding)
+            if any(self.drafted):
+                observe("shared_prefix_groups", self.readers)
         if self.scores is not None:
             self.scores.observe(lengths)
         if self.prefill_seconds is not None:

@@ -41,6 +41,33 @@ def _draft_without_backup(args: Any) -> str | None:
     return None
 
 
+def _rust_server(args: Any) -> str | None:
+    from sglang.srt.environ import envs
+
+    return "SGLANG_RUST_SERVER=1" if envs.SGLANG_RUST_SERVER.get() else None
+
+
+# Options of the host's other speculative algorithms, at their defaults.
+OTHERS: dict[str, Any] = {
+    "speculative_adaptive_config": None,
+    "speculative_dflash_block_size": None,
+    "speculative_dspark_block_size": None,
+    "speculative_dspark_sps_table_path": None,
+    "speculative_dspark_confidence_sts_path": None,
+    "speculative_dspark_align_verify_tokens_to_graph_tier": False,
+    "speculative_domino_candidate_pool_size": 2048,
+    "speculative_draft_window_size": None,
+    "speculative_draft_sink_size": None,
+    "speculative_ngram_min_bfs_breadth": 1,
+    "speculative_ngram_max_bfs_breadth": 10,
+    "speculative_ngram_match_type": "BFS",
+    "speculative_ngram_max_trie_depth": 18,
+    "speculative_ngram_capacity": 10_000_000,
+    "speculative_ngram_external_corpus_path": None,
+    "speculative_ngram_external_sam_budget": 0,
+    "speculative_ngram_external_corpus_max_tokens": 10_000_000,
+}
+
 REFUSALS = (
     Refusal(_flag("pp_size", "--pp-size", (1,)), "use --tp-size instead"),
     Refusal(_flag("attn_dp_size", "--attn-dp-size", (None, 0, 1)), "use --dp-size instead"),
@@ -89,9 +116,24 @@ REFUSALS = (
         _flag("speculative_token_map", "--speculative-token-map", (None,)),
         "leave it out: the draft proposes from its whole vocabulary",
     ),
+    *(
+        Refusal(
+            _flag(field, "--" + field.replace("_", "-"), (default,)),
+            "leave it out: it is another speculative algorithm's",
+        )
+        for field, default in OTHERS.items()
+    ),
     Refusal(
         _flag("kv_cache_dtype", "--kv-cache-dtype", ("auto", "bf16", "bfloat16")),
         "use --kv-cache-dtype auto",
+    ),
+    Refusal(
+        _flag(
+            "speculative_draft_kv_cache_dtype",
+            "--speculative-draft-kv-cache-dtype",
+            (None, "auto", "bf16", "bfloat16"),
+        ),
+        "leave it out",
     ),
     Refusal(
         lambda args: (
@@ -126,7 +168,7 @@ REFUSALS = (
     Refusal(_flag("enable_unified_memory", "--enable-unified-memory", (False,)), "leave it out"),
     Refusal(
         _flag("enable_return_hidden_states", "--enable-return-hidden-states", (False,)),
-        "leave it out",
+        "leave it out, and --return-hidden-states-mode",
     ),
     Refusal(
         _flag("model_impl", "--model-impl", ("auto", "sglang")),
@@ -144,6 +186,7 @@ REFUSALS = (
         "leave it out: the host's further HTTP workers load no plugins",
     ),
     Refusal(_flag("use_ray", "--use-ray", (False,)), "leave it out: Ray actors load no plugins"),
+    Refusal(_rust_server, "unset it: that server takes no videos and loads no plugins"),
 )
 
 

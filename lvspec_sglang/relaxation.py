@@ -129,15 +129,14 @@ class Relaxation:
         relevance = self.scorer.scores(rows, steps + 1, reach)[:, self.first : self.first + steps]
         logits = logits.view(batch, steps + 1, -1)[:, :steps]
         wanted = target[:, :steps]
-        pair = logits.gather(2, torch.stack([drafted, wanted], dim=2)).float()
+        tokens = torch.stack([drafted, wanted], dim=2)
+        pair = logits.gather(2, tokens).float()
         uncertainty = torch.zeros_like(relevance)
         if entropy:
             log_p = logits.topk(FLY_TOP).values.float() - logits.float().logsumexp(-1, keepdim=True)
             uncertainty = torch.special.entr(log_p.exp()).sum(dim=-1)
-        stops = self.stops[rows][:, None, :]
-        ends = (stops == drafted[:, :, None]) | (stops == wanted[:, :, None])
-        last = len(self.guarded) - 1
-        guarded = self.guarded[drafted.clamp(max=last)] | self.guarded[wanted.clamp(max=last)]
+        ends = self.stops[rows][:, None, None, :] == tokens[..., None]
+        guarded = self.guarded[tokens.clamp(max=len(self.guarded) - 1)]
         relevance, log_ratio = relevance.float(), pair[..., 0] - pair[..., 1]
         # Of a token that was forbidden, or of numbers that overflowed, nothing is known.
         unknown = relevance.isnan() | ~log_ratio.isfinite()
@@ -145,7 +144,7 @@ class Relaxation:
             relevance=relevance.nan_to_num(0.0, torch.inf, -torch.inf),
             log_ratio=log_ratio,
             entropy=uncertainty,
-            guarded=guarded | ends.any(dim=2) | unknown,
+            guarded=guarded.any(dim=2) | ends.any(dim=(2, 3)) | unknown,
             recent=Recent(self.ring, rows),
         )
 

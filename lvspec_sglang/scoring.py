@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from sglang.srt.layers.attention.base_attn_backend import SharedReadEnds
 from sglang.srt.runtime_context import get_memory, get_parallel
 
 from lvspec_sglang.attention.masses import Masses
@@ -42,12 +43,19 @@ def make_relaxation(
     return Relaxation(config.query, scorer, rows, width, guarded, reference)
 
 
-def default_relax(config: LVSpecConfig, measured: bool) -> RelaxConfig:
+def default_relax(config: LVSpecConfig, measured: bool, words: bool = True) -> RelaxConfig:
     """What requests get that say nothing, told in one line.
 
     Args:
         measured: whether the target's relevance was.
+        words: whether there is a tokenizer, which tells the words that are never relaxed.
     """
+    if not words:
+        logger.info(
+            "LVSPEC answers as the target alone (strict), whatever a request asks: without a "
+            "tokenizer no token is known to be harmless. Leave --skip-tokenizer-init out."
+        )
+        return RelaxConfig()
     relax = config.relax or PRESETS["balanced" if measured else "strict"]
     name = next((name for name, preset in PRESETS.items() if preset == relax), str(relax))
     if not relax.strict:
@@ -106,10 +114,13 @@ def connect(
     shares = None if get_memory().disable_radix_cache else getattr(backend, "shares", None)
     backend.verify_variants = GraphVariants(scorer, shares)
     backend.sharing = shares is not None
-    if scorer.reads != "attention":
+    if scorer.reads == "nothing":
         return _nothing
-    from lvspec_sglang.attention.mass_hook import watch
+    from lvspec_sglang.attention.mass_hook import read_table_until, watch
 
+    if scorer.reads == "hidden":
+        read_table_until(backend, SharedReadEnds.UNKNOWN)  # until its scores, after the graph
+        return _nothing
     heads = runner.model_config.num_attention_heads // get_parallel().attn_tp_size
     masses = Masses(scorer, queries, heads, relaxation.visual.device)
     watch(runner, masses, relaxation.visual)

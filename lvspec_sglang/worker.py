@@ -95,7 +95,11 @@ class LVSpecWorker(BaseSpecWorker):
         queries = self.width * self.relaxation.rows
         self.report = connect(self.relaxation, runner, family, queries)
         self.drafting.plain_width = partial(plain_width, runner.attn_backend, width=self.width)
-        self.following.default = default_relax(self.config, len(self.relaxation.reference) > 0)
+        self.following.default = default_relax(
+            self.config,
+            measured=len(self.relaxation.reference) > 0,
+            words=self.target_worker.tokenizer is not None,
+        )
 
     @property
     def draft(self) -> DraftModel:
@@ -217,7 +221,7 @@ class LVSpecWorker(BaseSpecWorker):
         logits_output.auxiliary_device_output = Committed(
             verdict.kinds,
             Trace.of_round(self.following.traced(batch.reqs), said, target, verdict, evidence),
-            "plain" if drafted.plain else "drafted",
+            [not drafted.plain and drafts for drafts in self.following.speculated(batch.reqs)],
             evidence
             and Scores(self.following.relaxed(batch.reqs), evidence.relevance, verdict.threshold),
             readers(contexts),

@@ -41,8 +41,10 @@ def watch(runner: Any, masses: Masses, visual: torch.Tensor) -> None:
     for module in runner.model.modules():
         if isinstance(module, RadixAttention) and module.layer_id in masses.scorer.layers:
             module.register_forward_hook(after, with_kwargs=True)
-    # The kernel reads the request table while a captured graph runs.
-    declared = runner.attn_backend.shared_read_ends
-    runner.attn_backend.shared_read_ends = lambda mode: (
-        SharedReadEnds.POST_REPLAY if mode.is_target_verify() else declared(mode)
-    )
+    read_table_until(runner.attn_backend, SharedReadEnds.POST_REPLAY)
+
+
+def read_table_until(backend: Any, end: SharedReadEnds) -> None:
+    """Have the host change no request's row of the table before the ``end`` of a verify forward."""
+    declared = backend.shared_read_ends
+    backend.shared_read_ends = lambda mode: end if mode.is_target_verify() else declared(mode)

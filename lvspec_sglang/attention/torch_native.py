@@ -58,7 +58,7 @@ class ChainTorchBackend(TorchNativeAttnBackend):
             output = super().forward_extend(q, k, v, layer, forward_batch, save_kv_cache)
         finally:
             self._report = None
-        scorer.observe(layer.layer_id, *(torch.cat(parts) for parts in zip(*reports, strict=True)))
+        scorer.observe(*(torch.cat(parts)[None] for parts in zip(*reports, strict=True)))
         return output
 
     def _run_sdpa_forward_extend(

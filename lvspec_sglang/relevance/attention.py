@@ -26,13 +26,13 @@ class AttentionMass:
 
     @staticmethod
     def score(mass: torch.Tensor, focus: torch.Tensor) -> torch.Tensor:
-        """One layer's scores, ``[queries]``, from ``[queries, heads]`` each."""
-        return mass.mean(dim=1)
+        """Scores, ``[layers, queries]``, from ``[layers, queries, heads]`` each."""
+        return mass.mean(dim=-1)
 
-    def observe(self, layer: int, mass: torch.Tensor, focus: torch.Tensor) -> None:
-        score = self.score(mass, focus)
+    def observe(self, mass: torch.Tensor, focus: torch.Tensor) -> None:
+        score = self.score(mass, focus).sum(dim=0)
         self._sum = score if self._sum is None else self._sum + score
-        self._seen += 1
+        self._seen += len(mass)
 
     def scores(self, rows: torch.Tensor, width: int, reach: int) -> torch.Tensor:
         assert self._sum is not None and self._seen == len(self.layers), (
@@ -48,7 +48,7 @@ class AttentionFocus(AttentionMass):
 
     @staticmethod
     def score(mass: torch.Tensor, focus: torch.Tensor) -> torch.Tensor:
-        return (mass * focus).mean(dim=1)
+        return (mass * focus).mean(dim=-1)
 
 
 def visual_attention(

@@ -19,8 +19,8 @@ class Scorer(Protocol):
     layers: tuple[int, ...]
     listening: bool
 
-    def observe(self, layer: int, mass: torch.Tensor, focus: torch.Tensor) -> None:
-        """Take a layer's attention on visual tokens, ``[queries, heads]`` float32 each.
+    def observe(self, mass: torch.Tensor, focus: torch.Tensor) -> None:
+        """Take attention on visual tokens, ``[layers, queries, heads]`` float32 each.
 
         Args:
             mass: share of the attention that lies on visual tokens, 0 to 1.

@@ -52,7 +52,7 @@ class CosineTop:
         """Take the hidden states of a verify forward, ``[queries, hidden]``."""
         self._queries[: len(hidden)] = normalize(hidden.float(), dim=-1).to(self.pool.dtype)
 
-    def observe(self, layer: int, mass: torch.Tensor, focus: torch.Tensor) -> None:
+    def observe(self, mass: torch.Tensor, focus: torch.Tensor) -> None:
         """Attention is not read."""
 
     def scores(self, rows: torch.Tensor, width: int, reach: int) -> torch.Tensor:

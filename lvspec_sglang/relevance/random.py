@@ -13,7 +13,7 @@ class RandomScores:
         self.listening = False
         self._generator: torch.Generator | None = None
 
-    def observe(self, layer: int, mass: torch.Tensor, focus: torch.Tensor) -> None:
+    def observe(self, mass: torch.Tensor, focus: torch.Tensor) -> None:
         """Nothing is observed."""
 
     def scores(self, rows: torch.Tensor, width: int, reach: int) -> torch.Tensor:

@@ -155,7 +155,7 @@ def test_the_end_is_never_drafted_away(servers: Servers, clips: Clips) -> None:
     free = {**payload, "sampling_params": {**payload["sampling_params"], "ignore_eos": True}}
     said = servers.near.generate(**free)["output_ids"]
     stop = said[40]
-    payload["sampling_params"]["stop_token_ids"] = [stop]
+    payload["sampling_params"]["stop_token_ids"] = [stop, -5, 1 << 63]  # two that no token has
     payload["sampling_params"]["custom_params"]["lvspec"]["trace"] = True
     meta = servers.near.generate(**payload)["meta_info"]
     assert meta["finish_reason"]["type"] == "stop"

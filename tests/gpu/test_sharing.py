@@ -12,7 +12,7 @@ from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
 from tests.gpu.test_serving import assert_captured, assert_same, servers
 
 USERS = 8
-TOKENS = 800  # so many that the first user still reads when the last one's video is decoded
+TOKENS = 3000  # so many that the first user still reads when the last one's video is decoded
 READERS = "lvspec_shared_prefix_groups"
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from lvspec_sglang import patches
 from lvspec_sglang.host import HOST_VERSION
+from lvspec_sglang.miniworld import paths
+from lvspec_sglang.refusals import OTHERS
 
 # Every host function the package calls, with the parameters it relies on.
 CALLED = {
@@ -191,6 +193,13 @@ def test_a_host_object_has_the_fields_used(path: str) -> None:
 def test_a_patch_fits_the_host(patch: patches.Patch) -> None:
     assert patch.mismatch() is None
     assert patch.reason and patch.until
+
+
+def test_what_is_not_given_is_at_the_default_that_is_not_refused() -> None:
+    from sglang.srt.server_args import prepare_server_args
+
+    args = prepare_server_args(["--model-path", str(paths().target)])
+    assert {field: getattr(args, field) for field in OTHERS} == OTHERS
 
 
 def test_a_patch_that_does_not_fit_says_so() -> None:

@@ -124,6 +124,7 @@ def test_what_is_no_record_is_refused(record: dict[str, Any]) -> None:
         (["--record", __file__], "is not JSON"),
         (["--record", sys.executable], f"{sys.executable} is not JSON"),
         (["--video", __file__, "--record", "/no/such/run.json"], "no folder /no/such to write"),
+        (["--video", __file__, "--record", "/tmp"], "/tmp is a folder: name a file in it"),
         (["--video", "/no/such.mp4"], "no file /no/such.mp4"),
         (["--video", __file__, "--preset", "quick"], "preset 'quick': one of"),
         (["--video", __file__, "--relax", '{"losse_ratio": 1}'], "unknown lvspec key"),

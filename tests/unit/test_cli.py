@@ -47,6 +47,20 @@ def test_a_refused_bench_says_why(
     assert capsys.readouterr().err.startswith("lvspec bench fidelity: the server refused")
 
 
+@pytest.mark.parametrize("given", ["0", "a", "1,,4", "-1"])
+def test_a_bench_takes_batch_sizes(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "aside", f"--batches={given}"])
+    assert "argument --batches" in capsys.readouterr().err
+
+
+def test_a_demo_of_one_token_has_no_pace(capsys: pytest.CaptureFixture[str]) -> None:
+    meta = {"completion_tokens": 1, "cached_tokens": 0}
+    turns = {name: [demo.Turn("a", 0.1, meta)] for name in (demo.ALONE, demo.STRICT)}
+    demo._report(turns)
+    assert "no more than a token each" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("given", ["[1]", "0.5", "loose_ratio=1", '{"loose_ratio": '])
 def test_report_takes_an_object_to_relax_by(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -74,6 +74,7 @@ def test_a_servers_key_that_would_silently_mean_strict_is_refused(text: str, sai
         ({"draft_shift": 2.5}, "draft_shift 2.5: a whole number from 0 to 16"),
         ({"target_shift": 99}, "target_shift 99: a whole number from 0 to 16"),
         ({"floor": -1}, "floor -1: from 0.0"),
+        ({"floor": 1e-50}, "floor 1e-50: 0 for none, or from 1e-30"),
         ({"fly_window_size": 17}, "fly_window_size 17: a whole number from 0 to 16"),
         ({"fly_entropy_threshold": 3}, "fly_entropy_threshold 3: from 0.0 to 2.0"),
         ({"rule": "magic"}, "rule 'magic': one of loose, fly"),

@@ -27,20 +27,21 @@ def names() -> set[str]:
 
 
 def test_a_round_is_counted_as_it_was_committed() -> None:
-    """Of three requests one had ended, and one was cut off by a stop string."""
+    """Of four requests one had ended, one was cut off by a stop string, and one is not drafted."""
     before = counters.snapshot()
-    reqs = [SimpleNamespace(customized_info=None) for _ in range(3)]
+    reqs = [SimpleNamespace(customized_info=None) for _ in range(4)]
     committed = Committed(
-        kinds=torch.tensor([[0, 1, 3], [0, 0, 4], [0, 3, 3]], dtype=torch.int8),
-        decoding="drafted",
+        kinds=torch.tensor([[0, 1, 3], [0, 0, 4], [0, 3, 3], [3, 3, 3]], dtype=torch.int8),
+        drafted=[True, True, True, False],
         readers=[2, 1],
         scores=Scores(
-            [True, True, False],
-            torch.tensor([[0.25, 0.25], [0.5, 0.5], [4.0, 4.0]]),
-            torch.tensor([0.5, float("-inf"), float("-inf")]),
+            [True, True, False, False],
+            torch.tensor([[0.25, 0.25], [0.5, 0.5], [4.0, 4.0], [4.0, 4.0]]),
+            torch.tensor([0.5, *[float("-inf")] * 3]),
         ),
     )
-    commits = [SimpleNamespace(token_ids=[5, 6, 7]), SimpleNamespace(token_ids=[8]), None]
+    commits = [SimpleNamespace(token_ids=[5, 6, 7]), SimpleNamespace(token_ids=[8]), None,
+               SimpleNamespace(token_ids=[9])]  # fmt: skip
     committed.copy_to_host(torch.clone).consume(SimpleNamespace(reqs=reqs), commits)
 
     after = counters.snapshot()
@@ -49,8 +50,9 @@ def test_a_round_is_counted_as_it_was_committed() -> None:
     assert {name: n for name, n in gained.items() if name not in buckets} == {
         'lvspec_tokens_total{kind="match"}': 2,
         'lvspec_tokens_total{kind="loose"}': 1,
-        'lvspec_tokens_total{kind="target"}': 1,
+        'lvspec_tokens_total{kind="target"}': 2,
         'lvspec_rounds_total{decoding="drafted"}': 2,
+        'lvspec_rounds_total{decoding="plain"}': 1,
         "lvspec_accept_length_count": 2,
         "lvspec_accept_length_sum": 4,
         "lvspec_shared_prefix_groups_count": 2,
@@ -61,7 +63,7 @@ def test_a_round_is_counted_as_it_was_committed() -> None:
     }
     assert buckets['lvspec_accept_length_bucket{le="1.0"}'] == 1
     assert [req.customized_info and req.customized_info[INFO_KEY] for req in reqs] == [
-        [0, 1, 3], [0], None,
+        [0, 1, 3], [0], None, [3],
     ]  # fmt: skip
 
 

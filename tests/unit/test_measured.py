@@ -54,11 +54,12 @@ def test_a_measured_target_is_balanced_by_default(caplog: pytest.LogCaptureFixtu
         assert default_relax(LVSpecConfig(), measured=False) == PRESETS["strict"]
         assert default_relax(LVSpecConfig(PRESETS["strict"]), measured=True).strict
         assert default_relax(LVSpecConfig(paper), measured=False) == paper
-    relaxed, unmeasured, named = caplog.messages
+        assert default_relax(LVSpecConfig(paper), measured=True, words=False).strict
+    relaxed, unmeasured, named, wordless = caplog.messages
     assert "(balanced)" in relaxed and "use the preset strict" in relaxed
     assert "was not measured" not in relaxed and "was not measured" in named
     assert "not measured" in unmeasured
-    assert "(paper)" in named
+    assert "(paper)" in named and "--skip-tokenizer-init" in wordless
 
 
 def test_the_mini_target_was_measured() -> None:

@@ -44,7 +44,7 @@ class FixedScores:
     def __init__(self, values: list[float]) -> None:
         self.values = values
 
-    def observe(self, layer: int, mass: torch.Tensor, focus: torch.Tensor) -> None: ...
+    def observe(self, mass: torch.Tensor, focus: torch.Tensor) -> None: ...
 
     def scores(self, rows: torch.Tensor, width: int, reach: int) -> torch.Tensor:
         return torch.tensor([self.values])

@@ -56,10 +56,13 @@ def test_layers_are_averaged_and_forgotten() -> None:
         (AttentionFocus((4, 5)), [[0.35], [0.6]]),
     ):
         for _ in range(2):
-            scorer.observe(4, mass, focus)
-            scorer.observe(5, mass.flip(0), focus.flip(0) * 0 + 1)
+            scorer.observe(mass[None], focus[None])
+            scorer.observe(mass.flip(0)[None], torch.ones(1, 2, 2))
             scores = scorer.scores(torch.tensor([0, 1]), 1, 0)
             torch.testing.assert_close(scores, torch.tensor(want))
+        scorer.observe(torch.stack([mass, mass.flip(0)]), torch.stack([focus, torch.ones(2, 2)]))
+        scores = scorer.scores(torch.tensor([0, 1]), 1, 0)
+        torch.testing.assert_close(scores, torch.tensor(want))
 
 
 def test_the_middle_third() -> None:

@@ -9,7 +9,7 @@ from lvspec_sglang import host, platform
 from lvspec_sglang.algorithm import LVSpecAlgorithm, resolved_device
 from lvspec_sglang.draft import check
 from lvspec_sglang.pairing import check_pair, check_tokenizers
-from lvspec_sglang.refusals import check_server_args
+from lvspec_sglang.refusals import OTHERS, check_server_args
 
 FINE: dict[str, Any] = {
     "pp_size": 1, "attn_dp_size": 1, "enable_dp_attention": False, "enable_lora": None,
@@ -28,7 +28,7 @@ FINE: dict[str, Any] = {
     "enable_draft_weights_cpu_backup": False,
     "speculative_accept_threshold_single": 1.0, "speculative_accept_threshold_acc": 1.0,
     "speculative_adaptive": False, "speculative_token_map": None,
-    "model_impl": "auto", "kv_canary": "none",
+    "model_impl": "auto", "kv_canary": "none", "speculative_draft_kv_cache_dtype": None, **OTHERS,
 }  # fmt: skip
 
 
@@ -75,11 +75,20 @@ def test_ordinary_arguments_are_fine() -> None:
         ("kv_canary", "log", "--kv-canary log: leave it out"),
         ("enable_lmcache", True, "--enable-lmcache: leave it out"),
         ("tokenizer_worker_num", 2, "--tokenizer-worker-num 2: leave it out"),
+        ("speculative_draft_kv_cache_dtype", "fp8_e5m2", "cache-dtype fp8_e5m2: leave it out"),
+        ("speculative_ngram_capacity", 100, "--speculative-ngram-capacity 100: leave it out"),
+        ("speculative_draft_window_size", 64, "another speculative algorithm's"),
     ],
 )
 def test_a_refused_argument_is_named_with_its_remedy(field: str, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check_server_args(SimpleNamespace(**{**FINE, field: value}))
+
+
+def test_a_server_that_takes_no_videos_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGLANG_RUST_SERVER", "1")
+    with pytest.raises(ValueError, match="SGLANG_RUST_SERVER=1: unset it"):
+        check_server_args(SimpleNamespace(**FINE))
 
 
 def test_released_weights_of_a_draft_must_be_backed_up() -> None:

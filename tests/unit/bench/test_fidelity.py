@@ -89,9 +89,10 @@ def test_rules_of_a_file_and_the_messages_about_it(tmp_path: Path) -> None:
     path.write_text(json.dumps([{"name": "mine", "request": {"lose_ratio": 0.2}}]))
     with pytest.raises(ValueError, match="lose_ratio"):
         chosen(str(path))
-    path.write_text("[1]")
-    with pytest.raises(ValueError, match="write a JSON list"):
-        chosen(str(path))
+    for wrong in ("[1]", "[]", "{}"):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match="write a JSON list"):
+            chosen(str(path))
     with pytest.raises(ValueError, match="one of main, presets"):
         chosen("nothing")
 
