@@ -213,11 +213,10 @@ def measured(
     try:
         call = make()
         error = float((call()[-WIDTH:].float() - wanted).abs().max())
+        us = time_us(recorded(call), "cuda")
     except (ImportError, RuntimeError, ValueError) as failure:  # not for this GPU, say
         return {"what": what, "failed": str(failure).splitlines()[0]}
-    return {
-        "what": what, "us": time_us(recorded(call), "cuda"), "floor_us": floor, "error": error,
-    }  # fmt: skip
+    return {"what": what, "us": us, "floor_us": floor, "error": error}
 
 
 def captured(case: Case, together: bool) -> CapturedAttention:
