@@ -168,32 +168,26 @@ def attention_rows(case: Case, machine: Machine, device: str) -> list[dict[str, 
     error = max(float((last[i] - wanted[1 + i]).abs().max()) for i in (0, 1))
     us, floor = time_us(recorded(masses), device), machine.floor_us(keys, work)
     rows = [about | {"what": "mass and focus", "us": us, "floor_us": floor, "error": error}]
+    floor = machine.floor_us(2 * keys, 2 * work)
     for together in (False, True) if case.shared else (False,):
         graph = captured(case, together)
         error = float((graph.replay()[-WIDTH:].float() - wanted[0]).abs().max())
         us = time_us(graph.replay, device)
-        floor = machine.floor_us(2 * keys, 2 * work)
         name = "verify attention, video shared" if together else "verify attention, plain"
         rows.append(about | {"what": name, "us": us, "floor_us": floor, "error": error})
-    return [*rows, *(about | row for row in compared(case, machine, wanted[0]))]
+
+    def fa3() -> Callable[[], torch.Tensor]:
+        return fa3_call(case.q, case.keys, case.values, case.table, case.scale, True)
+
+    rows.append(about | measured("verify attention, FA3", fa3, wanted[0], floor))
+    if case.shared:
+        rows += [about | row for row in video_rows(case, machine)]
+    return rows
 
 
-def compared(case: Case, machine: Machine, whole: torch.Tensor) -> list[dict[str, Any]]:
-    """FA3 over whole contexts; of a shared video its part by itself, on FlashInfer and on FA3.
-
-    Args:
-        whole: attention of the last request.
-    """
+def video_rows(case: Case, machine: Machine) -> list[dict[str, Any]]:
+    """A shared video's part of verify attention by itself, on FlashInfer and on FA3."""
     cached = case.q, case.keys, case.values
-    floor = machine.floor_us(2 * case.key_bytes(), 2 * case.operations())
-    rows = [
-        measured(
-            "verify attention, FA3", lambda: fa3_call(*cached, case.table, case.scale, True),
-            whole, floor,
-        )
-    ]  # fmt: skip
-    if not case.shared:
-        return rows
     slots = case.table[0, 4 : case.video + 4].contiguous()
     k, v = case.cache(slots)
     logits = torch.einsum("qhd,khd->hqk", case.q[-WIDTH:].float(), k) * case.scale
@@ -203,7 +197,7 @@ def compared(case: Case, machine: Machine, whole: torch.Tensor) -> list[dict[str
         "fa2": lambda: planned_call(*cached, slots, case.scale),
         "FA3": lambda: fa3_call(*cached, slots[None], case.scale, False),
     }
-    return rows + [measured(f"video's part, {n}", make, wanted, floor) for n, make in calls.items()]
+    return [measured(f"video's part, {n}", make, wanted, floor) for n, make in calls.items()]
 
 
 def measured(

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from lvspec_sglang import chat
+from lvspec_sglang.arguments import positive
 from lvspec_sglang.bench.cli import add_parser as add_bench
 from lvspec_sglang.connect import ERRORS
 from lvspec_sglang.miniworld.cli import add_parser as add_miniworld
@@ -29,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--video", type=Path, help="a video file; without it the mini world gives one"
     )
-    demo.add_argument("--max-new-tokens", type=int, default=128)
+    demo.add_argument("--max-new-tokens", type=positive, default=128)
     demo.set_defaults(run=_demo)
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, the remedy")
@@ -48,8 +49,6 @@ def _demo(arguments: argparse.Namespace) -> int:
     try:
         if arguments.video is not None and not arguments.video.is_file():
             raise FileNotFoundError(f"no file {arguments.video}; leave --video out")
-        if arguments.max_new_tokens < 1:
-            raise ValueError(f"--max-new-tokens {arguments.max_new_tokens}: give at least 1")
         return demo.run(arguments.max_new_tokens, arguments.video)
     except ERRORS as error:
         print(f"lvspec demo: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What a round decided, from the device to ``meta_info`` and Prometheus."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -139,12 +140,9 @@ class Committed:
     def _observe(self, lengths: Sequence[int]) -> None:
         if self.drafted is not None:
             rounds = [(n, drafted) for n, drafted in zip(lengths, self.drafted, strict=True) if n]
-            committed = [length for length, drafted in rounds if drafted]
-            observe("accept_length", committed)
-            ways = {"drafted": len(committed), "plain": len(rounds) - len(committed)}
-            for decoding, many in ways.items():
-                if many:
-                    count("rounds", many, decoding=decoding)
+            for drafted, many in Counter(drafted for _, drafted in rounds).items():
+                count("rounds", many, decoding="drafted" if drafted else "plain")
+            observe("accept_length", [length for length, drafted in rounds if drafted])
             if any(self.drafted):
                 observe("shared_prefix_groups", self.readers)
         if self.scores is not None:

@@ -13,7 +13,9 @@ class Refusal(NamedTuple):
     remedy: str
 
 
-def _flag(field: str, option: str, fine: tuple[Any, ...]) -> Callable[[Any], str | None]:
+def _flag(field: str, fine: tuple[Any, ...]) -> Callable[[Any], str | None]:
+    option = "--" + field.replace("_", "-")
+
     def given(args: Any) -> str | None:
         value = getattr(args, field)
         if value in fine or (isinstance(value, (list, dict)) and not value):
@@ -47,6 +49,8 @@ def _rust_server(args: Any) -> str | None:
     return "SGLANG_RUST_SERVER=1" if envs.SGLANG_RUST_SERVER.get() else None
 
 
+WHOLE_KV = "auto", "bf16", "bfloat16"
+
 # Options of the host's other speculative algorithms, at their defaults.
 OTHERS: dict[str, Any] = {
     "speculative_adaptive_config": None,
@@ -69,14 +73,14 @@ OTHERS: dict[str, Any] = {
 }
 
 REFUSALS = (
-    Refusal(_flag("pp_size", "--pp-size", (1,)), "use --tp-size instead"),
-    Refusal(_flag("attn_dp_size", "--attn-dp-size", (None, 0, 1)), "use --dp-size instead"),
-    Refusal(_flag("enable_dp_attention", "--enable-dp-attention", (False,)), "leave it out"),
-    Refusal(_flag("enable_lora", "--enable-lora", (None, False)), "merge the adapter first"),
-    Refusal(_flag("lora_paths", "--lora-paths", (None,)), "merge the adapters first"),
+    Refusal(_flag("pp_size", (1,)), "use --tp-size instead"),
+    Refusal(_flag("attn_dp_size", (None, 0, 1)), "use --dp-size instead"),
+    Refusal(_flag("enable_dp_attention", (False,)), "leave it out"),
+    Refusal(_flag("enable_lora", (None, False)), "merge the adapter first"),
+    Refusal(_flag("lora_paths", (None,)), "merge the adapters first"),
     *(
         Refusal(
-            _flag(field, "--" + field.replace("_", "-"), (None, False)),
+            _flag(field, (None, False)),
             "leave it out: it moves KV behind the draft's back",
         )
         for field in (
@@ -88,51 +92,45 @@ REFUSALS = (
         )
     ),
     Refusal(
-        _flag("disaggregation_mode", "--disaggregation-mode", ("null",)),
+        _flag("disaggregation_mode", ("null",)),
         "serve prefill and decode together",
     ),
     Refusal(
-        _flag(
-            "speculative_use_rejection_sampling", "--speculative-use-rejection-sampling", (False,)
-        ),
+        _flag("speculative_use_rejection_sampling", (False,)),
         "leave it out: sampled answers already keep the target's distribution",
     ),
     Refusal(
-        _flag("speculative_eagle_topk", "--speculative-eagle-topk", (None, 1)),
+        _flag("speculative_eagle_topk", (None, 1)),
         "leave it out: LVSPEC drafts a chain",
     ),
     *(
         Refusal(
-            _flag(field, "--" + field.replace("_", "-"), (1.0,)),
+            _flag(field, (1.0,)),
             "leave it out: how loosely tokens are accepted is set in --lvspec-config",
         )
         for field in ("speculative_accept_threshold_single", "speculative_accept_threshold_acc")
     ),
     Refusal(
-        _flag("speculative_adaptive", "--speculative-adaptive", (False,)),
+        _flag("speculative_adaptive", (False,)),
         "leave it out: step_aside in --lvspec-config chooses by measured speed whether to draft",
     ),
     Refusal(
-        _flag("speculative_token_map", "--speculative-token-map", (None,)),
+        _flag("speculative_token_map", (None,)),
         "leave it out: the draft proposes from its whole vocabulary",
     ),
     *(
         Refusal(
-            _flag(field, "--" + field.replace("_", "-"), (default,)),
+            _flag(field, (default,)),
             "leave it out: it is another speculative algorithm's",
         )
         for field, default in OTHERS.items()
     ),
     Refusal(
-        _flag("kv_cache_dtype", "--kv-cache-dtype", ("auto", "bf16", "bfloat16")),
+        _flag("kv_cache_dtype", WHOLE_KV),
         "use --kv-cache-dtype auto",
     ),
     Refusal(
-        _flag(
-            "speculative_draft_kv_cache_dtype",
-            "--speculative-draft-kv-cache-dtype",
-            (None, "auto", "bf16", "bfloat16"),
-        ),
+        _flag("speculative_draft_kv_cache_dtype", (None, *WHOLE_KV)),
         "leave it out",
     ),
     Refusal(
@@ -164,28 +162,28 @@ REFUSALS = (
         "add --enable-draft-weights-cpu-backup: new weights are loaded into the target, and the "
         "draft's would be lost when memory is released",
     ),
-    Refusal(_flag("page_size", "--page-size", (None, 1)), "use --page-size 1"),
-    Refusal(_flag("enable_unified_memory", "--enable-unified-memory", (False,)), "leave it out"),
+    Refusal(_flag("page_size", (None, 1)), "use --page-size 1"),
+    Refusal(_flag("enable_unified_memory", (False,)), "leave it out"),
     Refusal(
-        _flag("enable_return_hidden_states", "--enable-return-hidden-states", (False,)),
+        _flag("enable_return_hidden_states", (False,)),
         "leave it out, and --return-hidden-states-mode",
     ),
     Refusal(
-        _flag("model_impl", "--model-impl", ("auto", "sglang")),
+        _flag("model_impl", ("auto", "sglang")),
         "leave it out: the draft's vision tower is run through SGLang's own models",
     ),
     Refusal(
-        _flag("kv_canary", "--kv-canary", ("none",)),
+        _flag("kv_canary", ("none",)),
         "leave it out: it takes a draft's KV for shifted by a token; LVSPEC_CHECK_DRAFT_KV=1 "
         "checks it as it is",
     ),
-    Refusal(_flag("enable_watermark", "--enable-watermark", (False,)), "leave it out"),
-    Refusal(_flag("radix_cache_backend", "--radix-cache-backend", (None,)), "leave it out"),
+    Refusal(_flag("enable_watermark", (False,)), "leave it out"),
+    Refusal(_flag("radix_cache_backend", (None,)), "leave it out"),
     Refusal(
-        _flag("tokenizer_worker_num", "--tokenizer-worker-num", (1,)),
+        _flag("tokenizer_worker_num", (1,)),
         "leave it out: the host's further HTTP workers load no plugins",
     ),
-    Refusal(_flag("use_ray", "--use-ray", (False,)), "leave it out: Ray actors load no plugins"),
+    Refusal(_flag("use_ray", (False,)), "leave it out: Ray actors load no plugins"),
     Refusal(_rust_server, "unset it: that server takes no videos and loads no plugins"),
 )
 

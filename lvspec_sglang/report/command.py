@@ -67,9 +67,11 @@ def _record(arguments: argparse.Namespace) -> dict[str, Any]:
 
     video, kept = arguments.video, arguments.record
     for written in (arguments.out, kept if video is not None else None):
-        if written is not None and not written.parent.is_dir():
+        if written is None:
+            continue
+        if not written.parent.is_dir():
             raise FileNotFoundError(f"no folder {written.parent} to write {written.name} to")
-        if written is not None and written.is_dir():
+        if written.is_dir():
             raise FileNotFoundError(f"{written} is a folder: name a file in it")
     if video is None:
         if kept is None:
