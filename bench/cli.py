@@ -16,7 +16,7 @@ from lvspec_sglang.serving import ServerFailed
 def add_parser(commands: Any) -> None:
     """Add ``bench`` with its subcommands to the ``lvspec`` command's subparsers."""
     parser = commands.add_parser(
-        "bench", help="measure fidelity, prefixes, speed, stepping aside, kernels"
+        "bench", help="measure fidelity, prefixes, speed, draft lengths, kernels"
     )
     benches = parser.add_subparsers(required=True, metavar="BENCH")
 
@@ -49,11 +49,17 @@ def add_parser(commands: Any) -> None:
     )
 
     add_speed_arguments(add_bench(benches, "speed", "decoding speed side by side", speed, 16))
-    aside = add_bench(benches, "aside", "what stepping aside costs and saves", _aside, 16)
-    aside.add_argument("--batches", type=positives, default="1,4,16", help="batch sizes (1,4,16)")
-    aside.add_argument("--tokens", type=positive, default=256, help="tokens an answer (256)")
-    aside.add_argument("--warm-up", type=int, default=2, help="runs that are not counted (2)")
-    aside.add_argument("--repeats", type=positive, default=5, help="runs a figure (5)")
+    length = add_bench(
+        benches,
+        "draft-length",
+        "what choosing how much to draft costs and saves",
+        _draft_length,
+        16,
+    )
+    length.add_argument("--batches", type=positives, default="1,4,16", help="batch sizes (1,4,16)")
+    length.add_argument("--tokens", type=positive, default=256, help="tokens an answer (256)")
+    length.add_argument("--warm-up", type=int, default=2, help="runs that are not counted (2)")
+    length.add_argument("--repeats", type=positive, default=5, help="runs a figure (5)")
     add_kernels_arguments(add_bench(benches, "kernels", "kernels against floors", kernels, 1))
 
 
@@ -108,7 +114,7 @@ def _prefix(arguments: argparse.Namespace) -> None:
     prefix.run(arguments)
 
 
-def _aside(arguments: argparse.Namespace) -> None:
-    from lvspec_sglang.bench import aside
+def _draft_length(arguments: argparse.Namespace) -> None:
+    from lvspec_sglang.bench import draft_length
 
-    aside.run(arguments)
+    draft_length.run(arguments)

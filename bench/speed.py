@@ -187,4 +187,5 @@ def _servers(
 def always_drafting(given: str) -> str:
     """A server's configuration ``given``, JSON or the path of it, less measuring what pays."""
     config = read_server(given)
-    return json.dumps(config | {"step_aside": {**config.get("step_aside", {}), "measure": False}})
+    length = {**config.get("draft_length", {}), "measure": False}
+    return json.dumps(config | {"draft_length": length})

@@ -98,14 +98,14 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class StepAsideConfig:
-    """When rounds are decoded plainly, see ``step_aside.py``.
+class DraftLengthConfig:
+    """How many tokens rounds draft, see ``draft_length.py``.
 
     Attributes:
         above: nothing is drafted for a batch of more requests; None for no such bound.
-        measure: whether the faster of drafting and plain decoding is chosen by their measured
-            speed; None: on an accelerator, not on the CPU platform.
-        run: rounds until the slower way is tried again, at first.
+        measure: whether the length is chosen by measured speed, else it is the server's number of
+            steps; None: on an accelerator, not on the CPU platform.
+        run: rounds until other lengths are tried again, at first.
         trial: rounds of a try.
         longest: the most rounds between tries.
     """
@@ -118,16 +118,16 @@ class StepAsideConfig:
 
     def __post_init__(self) -> None:
         if self.measure is not None and not isinstance(self.measure, bool):
-            raise ValueError(f"step_aside measure {self.measure!r}: true, false or null")
+            raise ValueError(f"draft_length measure {self.measure!r}: true, false or null")
         for name in ("above", "run", "trial", "longest"):
             value = getattr(self, name)
             if value is None and name == "above":
                 continue
             least = 0 if name == "above" else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"step_aside {name} {value!r}: a whole number from {least}")
+                raise ValueError(f"draft_length {name} {value!r}: a whole number from {least}")
         if self.longest < self.run:
-            raise ValueError(f"step_aside longest {self.longest}: at least run, {self.run}")
+            raise ValueError(f"draft_length longest {self.longest}: at least run, {self.run}")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class LVSpecConfig:
         keep: share of a video's tokens that the draft keeps, above 0.
         keep_at_least: tokens of a video that are kept in any case; a shorter one is kept whole,
             as there is next to nothing to save.
-        step_aside: when rounds are decoded plainly.
+        draft_length: how many tokens rounds draft.
     """
 
     relax: RelaxConfig | None = None
@@ -158,7 +158,7 @@ class LVSpecConfig:
     pruning: str = "verifier"
     keep: float = 0.1
     keep_at_least: int = 512
-    step_aside: StepAsideConfig = field(default_factory=StepAsideConfig)
+    draft_length: DraftLengthConfig = field(default_factory=DraftLengthConfig)
 
     def __post_init__(self) -> None:
         one_of("relevance", self.relevance, SCORERS)

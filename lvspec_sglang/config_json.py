@@ -12,10 +12,10 @@ from typing import Any
 
 from lvspec_sglang.config import (
     PRESETS,
+    DraftLengthConfig,
     LVSpecConfig,
     RelaxConfig,
     RequestConfig,
-    StepAsideConfig,
     one_of,
 )
 
@@ -103,10 +103,10 @@ def parse_server(text: str) -> LVSpecConfig:
             if not isinstance(given[key], list):
                 raise ValueError(f"{key} {given[key]!r}: a list")
             given[key] = tuple(given[key])
-    if "step_aside" in given:
-        aside = _object("step_aside", given["step_aside"], '{"above": 8}')
-        _known("step_aside", aside, tuple(item.name for item in fields(StepAsideConfig)))
-        given["step_aside"] = StepAsideConfig(**aside)
+    if "draft_length" in given:
+        length = _object("draft_length", given["draft_length"], '{"above": 8}')
+        _known("draft_length", length, tuple(item.name for item in fields(DraftLengthConfig)))
+        given["draft_length"] = DraftLengthConfig(**length)
     return LVSpecConfig(relax=relax, **given)
 
 

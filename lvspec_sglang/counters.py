@@ -27,6 +27,7 @@ METRICS = {
         "counter", ("kind",), "Tokens committed, by the reason they were committed"
     ),
     "rounds": Metric("counter", ("decoding",), "Rounds of each request, by how they were decoded"),
+    "drafted_tokens": Metric("counter", (), "Tokens drafted"),
     "accept_length": Metric(
         "histogram", (), "Tokens committed by a drafted round of a request",
         (1, 2, 3, 4, 5, 6, 8, 11, 16, 24, 33),

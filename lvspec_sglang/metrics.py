@@ -142,8 +142,10 @@ class Committed:
             rounds = [(n, drafted) for n, drafted in zip(lengths, self.drafted, strict=True) if n]
             for drafted, many in Counter(drafted for _, drafted in rounds).items():
                 count("rounds", many, decoding="drafted" if drafted else "plain")
-            observe("accept_length", [length for length, drafted in rounds if drafted])
+            lengths = [length for length, drafted in rounds if drafted]
+            observe("accept_length", lengths)
             if any(self.drafted):
+                count("drafted_tokens", len(lengths) * (self.kinds.shape[1] - 1))
                 observe("shared_prefix_groups", self.readers)
         if self.scores is not None:
             self.scores.observe(lengths)

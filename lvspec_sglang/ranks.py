@@ -27,10 +27,10 @@ def first_verdict(verdict: Verdict, check: bool) -> Verdict:
     return verdict
 
 
-def first_decision(decision: bool) -> bool:
+def first_decision(decision: int) -> int:
     """Rank 0's decision, everywhere; it waits for the other ranks' hosts."""
     group = get_parallel().tp_group
-    return bool(group.broadcast_object(decision, src=0)) if group.world_size > 1 else decision
+    return int(group.broadcast_object(decision, src=0)) if group.world_size > 1 else decision
 
 
 def is_first() -> bool:

@@ -112,7 +112,7 @@ REFUSALS = (
     ),
     Refusal(
         _flag("speculative_adaptive", (False,)),
-        "leave it out: step_aside in --lvspec-config chooses by measured speed whether to draft",
+        "leave it out: draft_length in --lvspec-config chooses by measured speed how much to draft",
     ),
     Refusal(
         _flag("speculative_token_map", (None,)),

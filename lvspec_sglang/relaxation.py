@@ -109,6 +109,7 @@ class Relaxation:
     def evidence(
         self,
         rows: torch.Tensor,
+        width: int,
         drafted: torch.Tensor,
         target: torch.Tensor,
         logits: torch.Tensor,
@@ -119,6 +120,7 @@ class Relaxation:
 
         Args:
             rows: ``[batch]``.
+            width: tokens of each request that it held.
             drafted: ``[batch, K]`` int64.
             target: ``[batch, K + 1]`` int64.
             logits: the target's, ``[batch * (K + 1), vocab]``.
@@ -126,7 +128,7 @@ class Relaxation:
             entropy: whether anybody asks for the entropy, which costs a pass over the logits.
         """
         batch, steps = drafted.shape
-        relevance = self.scorer.scores(rows, steps + 1, reach)[:, self.first : self.first + steps]
+        relevance = self.scorer.scores(rows, width, reach)[:, self.first : self.first + steps]
         logits = logits.view(batch, steps + 1, -1)[:, :steps]
         wanted = target[:, :steps]
         tokens = torch.stack([drafted, wanted], dim=2)

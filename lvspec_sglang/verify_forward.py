@@ -27,7 +27,7 @@ def prepare_verify(
     ``batch.spec_info`` becomes the verify input. No mask is built: the chain is causal.
 
     Args:
-        chain: the bonus token and the drafted ones, ``[batch, K + 1]`` int64.
+        chain: the bonus token, the drafted ones and padding, ``[batch, width]`` int64.
         view: knows each row's slots and M-RoPE offset.
         contexts: what of each request is known on the host.
     """
@@ -58,3 +58,8 @@ def prepare_verify(
     prepared = eagle_prepare_for_verify(batch.spec_info, req_to_token_pool, batch, target_worker)
     record_stream_each((batch.input_ids, batch.out_cache_loc), stream)
     return prepared
+
+
+def without_padding(rows: torch.Tensor, width: int, count: int) -> torch.Tensor:
+    """Of ``rows``, ``[batch * width, ...]``, the first ``count`` of each request's ``width``."""
+    return rows if count == width else rows.unflatten(0, (-1, width))[:, :count].flatten(0, 1)

@@ -16,7 +16,7 @@ from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_m
 
 from lvspec_sglang import counters, ranks
 from lvspec_sglang.attention.chain_plan import readers
-from lvspec_sglang.attention.plain_width import plain_width
+from lvspec_sglang.attention.verify_width import verify_width
 from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.config_json import server_config
 from lvspec_sglang.draft.kept import KeptTokens
@@ -32,7 +32,7 @@ from lvspec_sglang.target_tokens import choose_target_tokens
 from lvspec_sglang.verify import accept_on
 from lvspec_sglang.verify.guards import guarded_tokens
 from lvspec_sglang.verify.rule import Evidence, plain
-from lvspec_sglang.verify_forward import prepare_verify
+from lvspec_sglang.verify_forward import prepare_verify, without_padding
 
 
 class LVSpecWorker(BaseSpecWorker):
@@ -86,7 +86,7 @@ class LVSpecWorker(BaseSpecWorker):
         self.kept = KeptTokens(self.config, runner, self.draft.embedder.family)
         self.following = Following(self.draft, self.kept, self.relaxation, self.steps)
         self.drafting = Drafting(
-            self.following, self.config.step_aside, self.vocab, torch.device(self.device)
+            self.following, self.config.draft_length, self.vocab, torch.device(self.device)
         )
 
     def init_attention_backends(self) -> None:
@@ -94,7 +94,7 @@ class LVSpecWorker(BaseSpecWorker):
         runner, family = self.target_worker.model_runner, self.draft.embedder.family
         queries = self.width * self.relaxation.rows
         self.report = connect(self.relaxation, runner, family, queries)
-        self.drafting.plain_width = partial(plain_width, runner.attn_backend, width=self.width)
+        self.drafting.verify_width = partial(verify_width, runner.attn_backend, width=self.width)
         self.following.default = default_relax(
             self.config,
             measured=len(self.relaxation.reference) > 0,
@@ -124,13 +124,13 @@ class LVSpecWorker(BaseSpecWorker):
     def on_verify_complete_cpu(
         self, num_correct_drafts_per_req: list[int], batch_size: int = 0
     ) -> None:
-        self.drafting.aside.finished(num_correct_drafts_per_req)
+        self.drafting.length.finished(num_correct_drafts_per_req)
 
     def figures(self) -> dict[str, Any]:
-        """What ``/server_info`` tells of LVSPEC: the metrics, how rounds of each size fare, and the
-        scores that a measured target's are compared with."""
-        aside, scores = self.drafting.aside.report(), self.relaxation.reference.tolist()
-        return {**counters.snapshot(), "step_aside": aside, "reference_scores": scores}
+        """What ``/server_info`` tells of LVSPEC: the metrics, how drafts of each length fare, and
+        the scores that a measured target's are compared with."""
+        length, scores = self.drafting.length.report(), self.relaxation.reference.tolist()
+        return {**counters.snapshot(), "draft_length": length, "reference_scores": scores}
 
     # ---- the scheduler's one call ----
 
@@ -180,20 +180,27 @@ class LVSpecWorker(BaseSpecWorker):
         grammar_barrier: Callable[[], None] | None,
     ) -> GenerationBatchResult:
         """One target forward over the chain, the verdict, and what follows from it."""
-        rows, chain = batch.req_pool_indices, drafted.chain
-        tokens, width = chain[:, 1:], chain.shape[1]
-        followed = [] if drafted.plain else self.following.of(batch.reqs)
+        rows, width, count = batch.req_pool_indices, drafted.chain.shape[1], 1 + drafted.length
+        chain = drafted.chain[:, :count]
+        tokens = chain[:, 1:]
+        followed = self.following.of(batch.reqs) if drafted.length else []
         relaxed = [r for f in followed if not (r := f.config.relax).strict]
         self.relaxation.scorer.listening = bool(relaxed)
         contexts = self.following.contexts(batch.reqs)
         forward_batch, can_run_graph = prepare_verify(
-            batch, chain, self.draft.view, self.req_to_token_pool, self.target_worker, contexts
+            batch,
+            drafted.chain,
+            self.draft.view,
+            self.req_to_token_pool,
+            self.target_worker,
+            contexts,
         )
         tree = GrammarTree.from_linear_chain(chain) if batch.has_grammar else None
         logits_output = self.target_worker.forward_batch_generation(
             batch=None, forward_batch=forward_batch, is_verify=True
         ).logits_output
-        logits = logits_output.next_token_logits
+        logits = without_padding(logits_output.next_token_logits, width, count)
+        logits_output.next_token_logits = logits
         batch.sampling_info.grammar_mask = tree and build_grammar_vocab_mask(
             reqs=batch.reqs,
             tree=tree,
@@ -201,27 +208,31 @@ class LVSpecWorker(BaseSpecWorker):
             device=self.device,
             barrier=grammar_barrier,
         )
-        sampler, positions = self.target_worker.model_runner.sampler, batch.spec_info.positions
-        target = choose_target_tokens(sampler, logits, batch.sampling_info, positions, width)
-        evidence = self._evidence(batch, tokens, target, logits, relaxed) if relaxed else None
-        policy = self.relaxation.policy(rows)
-        decided = plain(target) if drafted.plain else self.accept(tokens, target, policy, evidence)
+        positions = without_padding(batch.spec_info.positions, width, count)
+        sampler = self.target_worker.model_runner.sampler
+        target = choose_target_tokens(sampler, logits, batch.sampling_info, positions, count)
+        evidence = None
+        if relaxed:
+            evidence = self._evidence(batch, width, tokens, target, logits, relaxed)
+        if drafted.length:
+            decided = self.accept(tokens, target, self.relaxation.policy(rows), evidence)
+        else:
+            decided = plain(target)
         verdict = ranks.first_verdict(decided, check=self.drafting.check is not None)
         new_seq_lens = batch.seq_lens + verdict.accept_lens
         publish(new_seq_lens)
-        if not drafted.plain:
+        if drafted.length:
             self.draft.view.settle(rows, tokens, verdict.accept_lens)
         if evidence is not None:
             self.relaxation.settle(evidence, verdict.accept_lens)
         if batch.return_logprob:
             compute_spec_logprobs(
-                batch, logits_output, verdict.tokens.flatten(), chain_stride=width
+                batch, logits_output, verdict.tokens.flatten(), chain_stride=count
             )
-        said = tokens[:, :0] if drafted.plain else tokens
         logits_output.auxiliary_device_output = Committed(
             verdict.kinds,
-            Trace.of_round(self.following.traced(batch.reqs), said, target, verdict, evidence),
-            [not drafted.plain and drafts for drafts in self.following.speculated(batch.reqs)],
+            Trace.of_round(self.following.traced(batch.reqs), tokens, target, verdict, evidence),
+            [drafted.length > 0 and known for known in self.following.speculated(batch.reqs)],
             evidence
             and Scores(self.following.relaxed(batch.reqs), evidence.relevance, verdict.threshold),
             readers(contexts),
@@ -232,7 +243,7 @@ class LVSpecWorker(BaseSpecWorker):
             logits_output=logits_output,
             next_token_ids=verdict.tokens.flatten(),
             can_run_cuda_graph=can_run_graph,
-            speculative_num_draft_tokens=width,
+            speculative_num_draft_tokens=count,
             accept_lens=verdict.accept_lens,
             new_seq_lens=new_seq_lens,
             next_draft_input=LVSpecDraftInput(bonus),
@@ -242,15 +253,19 @@ class LVSpecWorker(BaseSpecWorker):
     def _evidence(
         self,
         batch: ScheduleBatch,
+        width: int,
         tokens: torch.Tensor,
         target: torch.Tensor,
         logits: torch.Tensor,
         relaxed: list[RelaxConfig],
     ) -> Evidence:
-        """What the verify forward under way says of the drafted ``tokens``, ``[batch, K]``."""
-        self.report(target.numel())
+        """What the verify forward under way, of ``width`` tokens a request, says of the drafted
+        ``tokens``, ``[batch, K]``."""
+        self.report(len(batch.reqs) * width)
         reach = max(req.kv.kv_allocated_len for req in batch.reqs)
         entropy = any(relax.rule == "fly" for relax in relaxed)
         return ranks.mean_evidence(
-            self.relaxation.evidence(batch.req_pool_indices, tokens, target, logits, reach, entropy)
+            self.relaxation.evidence(
+                batch.req_pool_indices, width, tokens, target, logits, reach, entropy
+            )
         )

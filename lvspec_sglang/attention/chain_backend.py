@@ -20,7 +20,7 @@ class ChainBackend:
     Attributes:
         sharing: whether requests on one video may read it together, which captured graphs need a
             variant for.
-        padded_tokens: see ``plain_width``.
+        padded_tokens: see ``verify_width``.
     """
 
     sharing = False

@@ -33,7 +33,7 @@ def _lowest_and_quantile(
     return tl.min(value, axis=0), quantile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["steps"])
 def accept_kernel(
     drafted: tl.tensor,
     target: tl.tensor,
@@ -57,26 +57,26 @@ def accept_kernel(
     tokens: tl.tensor,
     kinds: tl.tensor,
     threshold: tl.tensor,
-    STEPS: tl.constexpr,
+    steps: tl.tensor,
     BLOCK: tl.constexpr,
     RING_SIZE: tl.constexpr,
     RING_BLOCK: tl.constexpr,
 ) -> None:
     """One program a request; every argument but the sizes points at a contiguous tensor."""
     request = tl.program_id(0)
-    drafted += request * STEPS
-    target += request * (STEPS + 1)
-    tokens += request * (STEPS + 1)
-    kinds += request * (STEPS + 1)
+    drafted += request * steps
+    target += request * (steps + 1)
+    tokens += request * (steps + 1)
+    kinds += request * (steps + 1)
     places = tl.arange(0, BLOCK)
-    inside = places < STEPS
+    inside = places < steps
     x = tl.load(drafted + places, mask=inside, other=0)
     y = tl.load(target + places, mask=inside, other=0)
 
     passed = (x == y) & inside
     kind = tl.full([BLOCK], _MATCH, tl.int8)
     if relevance is not None:
-        at = request * STEPS + places
+        at = request * steps + places
         may_not = tl.load(guarded + at, mask=inside, other=1)
         likely = tl.load(log_ratio + at, mask=inside, other=0.0)
         low_floor = tl.load(log_floor + request)
@@ -119,13 +119,13 @@ def accept_kernel(
         kind = tl.where(loose, _LOOSE, tl.where(shift, _SHIFT, kind))
 
     passed = passed & (places < tl.load(limit + request))
-    accepted = tl.min(tl.where(passed, STEPS, places), axis=0)
+    accepted = tl.min(tl.where(passed, steps, places), axis=0)
     is_draft = places < accepted
     tl.store(accept_lens + request, accepted + 1)
     tl.store(tokens + places, tl.where(is_draft, x, y), mask=inside)
-    tl.store(tokens + STEPS, tl.load(target + STEPS))
+    tl.store(tokens + steps, tl.load(target + steps))
     tl.store(kinds + places, tl.where(is_draft, kind, _TARGET), mask=inside)
-    tl.store(kinds + STEPS, _BONUS)
+    tl.store(kinds + steps, _BONUS)
 
 
 def accept_triton(
@@ -162,8 +162,8 @@ def accept_triton(
         tokens,
         kinds,
         threshold,
-        STEPS=steps,
-        BLOCK=triton.next_power_of_2(steps),
+        steps,
+        BLOCK=MAX_STEPS,
         RING_SIZE=size,
         RING_BLOCK=triton.next_power_of_2(size),
     )

@@ -18,7 +18,7 @@ from lvspec_sglang.serving import LocalServer, together
 
 CHUNK = 128
 # Two plain rounds after every three drafted ones, or the other way round.
-STEP_ASIDE = {"measure": True, "run": 3, "trial": 2, "longest": 3}
+DRAFT_LENGTH = {"measure": True, "run": 3, "trial": 2, "longest": 3}
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Servers:
     ``near`` drafts with a noisy copy of the target and a quarter of each video, evenly; ``same``
     with the target itself and whole videos, scoring by cosine; ``other`` with a model of another
     width, depth, head count and vocabulary padding and the tenth of each video that the target
-    looks at, retracting a request and stepping aside every few rounds. All three cut prefills into
-    chunks, recompute the draft's KV every drafted round, and fill with NaN what the draft must not
-    read.
+    looks at, retracting a request and drafting another length every few rounds. All three cut
+    prefills into chunks, recompute the draft's KV every drafted round, and fill with NaN what the
+    draft must not read.
     """
 
     alone: LocalServer
@@ -109,7 +109,7 @@ def servers(checkpoints: dict[str, Path]) -> Iterator[Servers]:
         same=lvspec("target", {"pruning": "none", "relevance": "cosine"}),
         other=lvspec(
             "other",
-            {"pruning": "verifier", "keep": 0.1, "keep_at_least": 1, "step_aside": STEP_ASIDE},
+            {"pruning": "verifier", "keep": 0.1, "keep_at_least": 1, "draft_length": DRAFT_LENGTH},
             **retracting,
         ),
     )

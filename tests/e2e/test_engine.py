@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lvspec_sglang.serving import LocalServer, ServerFailed
-from tests.e2e.conftest import STEP_ASIDE, Clips
+from tests.e2e.conftest import DRAFT_LENGTH, Clips
 from tests.e2e.engines import ON_CPU, generate
 from tests.e2e.prompts import VIDEO, answer, chat, request
 
@@ -24,7 +24,7 @@ def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
     ]
     with LocalServer(checkpoints["target"], "--dtype", "float32") as alone:
         wanted = [answer(alone, payload)["ids"][0] for payload in payloads]
-    config = {"preset": "strict", "step_aside": STEP_ASIDE}
+    config = {"preset": "strict", "draft_length": DRAFT_LENGTH}
     answers = generate(ON_CPU, checkpoints, [payloads], config)
     assert [given["output_ids"] for given in answers] == wanted
 

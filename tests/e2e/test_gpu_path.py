@@ -14,7 +14,12 @@ from tests.e2e.prompts import VIDEO, answer, chat, request
 TOKENS = 12
 STEPS = 4
 CONTEXT = 331  # the longest request fills what the host lets it have of it
-CONFIG = {"preset": "strict", "pruning": "verifier", "keep": 0.5, "keep_at_least": 1}
+# Chains of 4, 2, 1 tokens and none in turn, and no decision by time before the last answer.
+DRAFT_LENGTH = {"measure": True, "trial": 3}
+CONFIG = {
+    "preset": "strict", "pruning": "verifier", "keep": 0.5, "keep_at_least": 1,
+    "draft_length": DRAFT_LENGTH,
+}  # fmt: skip
 OPTIONS = {
     "speculative_num_steps": STEPS, "max_total_tokens": 4096, "context_length": CONTEXT,
     "triton_attention_num_kv_splits": 2,

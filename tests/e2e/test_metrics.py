@@ -44,6 +44,7 @@ def test_the_figures_of_a_relaxed_answer(servers: Servers, clips: Clips) -> None
         assert gained.get(f'lvspec_tokens_total{{kind="{kind}"}}', 0) == count, kind
     rounds = gained['lvspec_rounds_total{decoding="drafted"}']
     assert rounds == gained["lvspec_accept_length_count"] == meta["spec_verify_ct"]
+    assert gained["lvspec_drafted_tokens_total"] == 10 * rounds
     # The prompt's last forward gave the first token.
     assert gained["lvspec_accept_length_sum"] == meta["completion_tokens"] - 1
     assert gained["lvspec_relevance_count"] >= rounds
@@ -71,18 +72,18 @@ def test_eight_users_on_one_video_share_its_prefix(servers: Servers, clips: Clip
 
 def test_server_info_tells_the_same(servers: Servers) -> None:
     told = servers.near.scheduler_state()["lvspec"]
-    assert told.pop("step_aside")
+    assert told.pop("draft_length")
     assert told.pop("reference_scores") == [], "nobody measured this target"
     served = samples(servers.near)
     assert told.items() <= served.items()
 
 
 def test_plain_rounds_are_counted_and_caught_up_on(servers: Servers, clips: Clips) -> None:
-    """``other`` steps aside every few rounds; its answers are compared in test_identity."""
+    """``other`` changes the length every few rounds; its answers are compared in test_identity."""
     before = samples(servers.other)
     asked = [
-        request(chat(VIDEO + "aside"), 60, video=clips.short, ignore_eos=True),
-        request(chat("aside"), 60, ignore_eos=True),
+        request(chat(VIDEO + "length"), 60, video=clips.short, ignore_eos=True),
+        request(chat("length"), 60, ignore_eos=True),
     ]
     assert answer_all(servers.other, asked) == answer_all(servers.alone, asked)
     after = samples(servers.other)
@@ -92,5 +93,6 @@ def test_plain_rounds_are_counted_and_caught_up_on(servers: Servers, clips: Clip
         "lvspec_draft_prefill_tokens_total",
     ):
         assert after[name] > before.get(name, 0.0), name
-    speeds = servers.other.scheduler_state()["lvspec"]["step_aside"]["1"]["tokens_per_second"]
-    assert speeds["plain"] > 0 and speeds["drafted"] > 0
+    speeds = servers.other.scheduler_state()["lvspec"]["draft_length"]["1"]["tokens_per_second"]
+    assert list(speeds) == ["10", "5", "2", "1", "0"]
+    assert all(speed > 0 for speed in speeds.values())

@@ -50,7 +50,7 @@ def servers(folder: Path, *arguments: str) -> tuple[LocalServer, LocalServer]:
         "--random-seed", "1", "--mem-fraction-static", "0.2", "--dtype", "bfloat16",
         "--decode-log-interval", "1", *GIVEN, *arguments,
     )  # fmt: skip
-    config = {"preset": "strict", "step_aside": {"measure": False}}
+    config = {"preset": "strict", "draft_length": {"measure": False}}
     lvspec = LocalServer(
         target, *common, "--speculative-algorithm", "LVSPEC",
         "--speculative-draft-model-path", str(draft), "--lvspec-config", json.dumps(config),

@@ -11,7 +11,7 @@ from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.serving import LocalServer
 from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
 
-STEP_ASIDE = {"measure": True, "run": 5, "trial": 2, "longest": 5}
+DRAFT_LENGTH = {"measure": True, "run": 5, "trial": 2, "longest": 5}
 
 
 class Pair:
@@ -79,7 +79,7 @@ def test_two_ranks_answer_as_one(pair: Pair) -> None:
         assert {1, 2} & set(kinds)
 
 
-def test_two_ranks_step_aside_and_prune_together(pair: Pair) -> None:
+def test_two_ranks_change_the_draft_length_and_prune_together(pair: Pair) -> None:
     pruning = {"pruning": "verifier", "keep": 0.25, "keep_at_least": 1}
-    with pair.lvspec("--tp-size", "2", step_aside=STEP_ASIDE, **pruning) as server:
+    with pair.lvspec("--tp-size", "2", draft_length=DRAFT_LENGTH, **pruning) as server:
         assert pair.ask_strictly(server) == [pair.strict_answers] * 2

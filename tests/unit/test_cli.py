@@ -50,7 +50,7 @@ def test_a_refused_bench_says_why(
 @pytest.mark.parametrize("given", ["0", "a", "1,,4", "-1"])
 def test_a_bench_takes_batch_sizes(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["bench", "aside", f"--batches={given}"])
+        main(["bench", "draft-length", f"--batches={given}"])
     assert "argument --batches" in capsys.readouterr().err
 
 

@@ -53,6 +53,7 @@ def test_a_round_is_counted_as_it_was_committed() -> None:
         'lvspec_tokens_total{kind="target"}': 2,
         'lvspec_rounds_total{decoding="drafted"}': 2,
         'lvspec_rounds_total{decoding="plain"}': 1,
+        "lvspec_drafted_tokens_total": 4,
         "lvspec_accept_length_count": 2,
         "lvspec_accept_length_sum": 4,
         "lvspec_shared_prefix_groups_count": 2,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lvspec_sglang import ranks
-from lvspec_sglang.config import StepAsideConfig
+from lvspec_sglang.config import DraftLengthConfig
 from lvspec_sglang.draft.kv_view import DraftKVView
 from lvspec_sglang.draft.model import Prompt
 from lvspec_sglang.drafting import Drafting
@@ -36,7 +36,7 @@ class Following:
 class Remembering(Drafting):
     """Drafts what no model had to say, and remembers what it was to prefill."""
 
-    def __init__(self, following: Following, config: StepAsideConfig) -> None:
+    def __init__(self, following: Following, config: DraftLengthConfig) -> None:
         super().__init__(following, config, 10, torch.device("cpu"))  # type: ignore[arg-type]
         self.whole: list[dict[int, Prompt]] = []
         self.catch_up = self.remember  # type: ignore[assignment]
@@ -45,8 +45,8 @@ class Remembering(Drafting):
         self.whole.append(whole)
         return bool(whole)
 
-    def tokens(self, batch: Any) -> torch.Tensor:
-        return torch.tensor([[1, 2, 3]])
+    def tokens(self, batch: Any, length: int) -> torch.Tensor:
+        return torch.tensor([[1, 2, 3]])[:, :length]
 
 
 def batch(length: int, bonus: int) -> Any:
@@ -61,26 +61,40 @@ def batch(length: int, bonus: int) -> Any:
 def test_plain_rounds_between_drafted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "first_decision", lambda decision: decision)
     following = Following()
-    config = StepAsideConfig(measure=True, run=1, trial=2)
+    config = DraftLengthConfig(measure=True, run=1, trial=1)
     drafting = Remembering(following, config)
     chains = []
-    for length, bonus in ((6, 50), (8, 51), (10, 52), (11, 53)):
+    for length, bonus in ((6, 50), (8, 51), (10, 52)):
         asked = batch(length, bonus)
         drafted = drafting.draft(asked)
         chains.append(drafted.chain.tolist())
+        assert drafted.length == len(chains[-1][0]) - 1
         assert not following.draft.view.valid[20 + length]
         drafting.started(asked, drafted)
-        drafting.aside.finished([0])
-    # Both ways are tried for two rounds.
-    assert chains == [[[50, 1, 2, 3]], [[51, 1, 2, 3]], [[52]], [[53]]]
+        drafting.length.finished([0])
+    # Each length is tried for a round.
+    assert chains == [[[50, 1, 2, 3]], [[51, 1]], [[52]]]
     assert drafting.whole == [{}, {}]
     while not drafting.whole[-1]:
         length += 1
         asked = batch(length, 54)
         drafting.started(asked, drafted := drafting.draft(asked))
-        drafting.aside.finished([0])
+        drafting.length.finished([0])
     context = drafting.whole[-1][ROW]
     # The prompt, two bonus tokens with an accepted draft each, what was fed since.
-    assert context.ids[:12].tolist() == [*range(100, 106), 50, 1, 51, 1, 52, 53]
+    assert context.ids[:11].tolist() == [*range(100, 106), 50, 1, 51, 1, 52]
     assert len(context.ids) == len(context.kept)
     assert drafted.prefill_seconds is not None and drafted.prefill_seconds() >= 0
+
+
+def test_a_short_chain_is_padded_to_the_width_of_the_forward() -> None:
+    following = Following()
+    drafting = Remembering(following, DraftLengthConfig(above=0))
+    drafting.verify_width = lambda batch, tokens: STEPS + 1
+    plain = drafting.draft(batch(LENGTH, 50))
+    assert (plain.length, plain.chain.tolist()) == (0, [[50, 50, 50, 50]])
+    drafting.length.next = lambda batch: 1  # type: ignore[method-assign]
+    short = drafting.draft(batch(LENGTH, 50))
+    assert (short.length, short.chain.tolist()) == (1, [[50, 1, 50, 50]])
+    # The target writes all of it.
+    assert not following.draft.view.valid[20 + LENGTH : 20 + LENGTH + STEPS + 1].any()

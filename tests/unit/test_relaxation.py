@@ -12,6 +12,7 @@ from lvspec_sglang.verify.quantile import MIN_HELD
 from lvspec_sglang.verify.rule import Kind, accept
 
 VOCAB, EOS = 20, 9
+STEPS = 3
 ROWS = torch.tensor([1])
 
 
@@ -53,7 +54,7 @@ class FixedScores:
 def make(relax: RelaxConfig, scores: list[float]) -> Relaxation:
     guarded = guarded_tokens(Words(), VOCAB, LVSpecConfig().guards)
     relaxation = Relaxation("predicting", FixedScores(scores), 3, 40, guarded)
-    relaxation.begin(1, 3, relax, [(2, 5)], [7])
+    relaxation.begin(1, STEPS, relax, [(2, 5)], [7])
     return relaxation
 
 
@@ -77,7 +78,9 @@ def test_nothing_is_known_of_a_forbidden_token_or_of_an_overflow() -> None:
     logits = torch.zeros(4, VOCAB)
     logits[2, 10] = -torch.inf
     drafted, target = torch.tensor([[10, 10, 10]]), torch.tensor([[11, 11, 11, 11]])
-    evidence = relaxation.evidence(ROWS, drafted, target, logits, reach=40, entropy=False)
+    evidence = relaxation.evidence(
+        ROWS, STEPS + 1, drafted, target, logits, reach=40, entropy=False
+    )
     assert evidence.guarded.tolist() == [[False, True, True]]
     relaxation.settle(evidence, torch.tensor([4]))
     assert int(relaxation.ring.count[1]) == 3
@@ -90,7 +93,9 @@ def test_a_round_is_loose_below_the_running_quantile_only() -> None:
     logits = torch.zeros(4, VOCAB)
 
     def decide() -> list[int]:
-        evidence = relaxation.evidence(ROWS, drafted, target, logits, reach=40, entropy=False)
+        evidence = relaxation.evidence(
+            ROWS, STEPS + 1, drafted, target, logits, reach=40, entropy=False
+        )
         verdict = accept(drafted, target, relaxation.policy(ROWS), evidence)
         relaxation.settle(evidence, verdict.accept_lens)
         return verdict.kinds[0, : int(verdict.accept_lens)].tolist()
@@ -105,7 +110,13 @@ def test_a_stop_token_is_never_relaxed_on_either_side() -> None:
     logits = torch.zeros(4, VOCAB)
     for drafted, target in (([[7, 10, 10]], [[11] * 4]), ([[10] * 3], [[7, 11, 11, 11]])):
         evidence = relaxation.evidence(
-            ROWS, torch.tensor(drafted), torch.tensor(target), logits, reach=40, entropy=False
+            ROWS,
+            STEPS + 1,
+            torch.tensor(drafted),
+            torch.tensor(target),
+            logits,
+            reach=40,
+            entropy=False,
         )
         assert evidence.guarded[0].tolist() == [True, False, False]
 
@@ -117,6 +128,7 @@ def test_evidence_of_probability_and_entropy() -> None:
     logits[1, 11] = 50.0
     evidence = relaxation.evidence(
         ROWS,
+        STEPS + 1,
         torch.tensor([[10, 12, 12]]),
         torch.tensor([[13, 11, 13, 13]]),
         logits,
@@ -134,7 +146,7 @@ def test_reusing_a_row_forgets_its_last_owner() -> None:
     relaxation = make(RelaxConfig(loose_ratio=0.7, draft_shift=2, floor=0.5), [0.3] * 4)
     drafted, target = torch.tensor([[10, 11, 12]]), torch.tensor([[10, 11, 12, 13]])
     evidence = relaxation.evidence(
-        ROWS, drafted, target, torch.zeros(4, VOCAB), reach=40, entropy=False
+        ROWS, STEPS + 1, drafted, target, torch.zeros(4, VOCAB), reach=40, entropy=False
     )
     relaxation.settle(evidence, torch.tensor([4]))
     relaxation.begin(1, 3, RelaxConfig(), [], [])
@@ -160,7 +172,9 @@ def test_a_measured_target_is_compared_with_its_reference_from_the_first_token_o
     drafted, target = torch.tensor([[10, 11, 12]]), torch.tensor([[13, 14, 15, 16]])
     logits = torch.zeros(4, VOCAB)
     for _ in range(2):
-        evidence = relaxation.evidence(ROWS, drafted, target, logits, reach=40, entropy=False)
+        evidence = relaxation.evidence(
+            ROWS, STEPS + 1, drafted, target, logits, reach=40, entropy=False
+        )
         verdict = accept(drafted, target, relaxation.policy(ROWS), evidence)
         relaxation.settle(evidence, verdict.accept_lens)
         assert verdict.threshold.item() == 0.25, "its own scores change nothing"

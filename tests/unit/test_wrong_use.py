@@ -69,7 +69,7 @@ def test_ordinary_arguments_are_fine() -> None:
         ("speculative_num_steps", 33, "--speculative-num-steps 33: LVSPEC drafts 1 to 32"),
         ("speculative_accept_threshold_single", 0.5, "threshold-single 0.5: leave it out"),
         ("speculative_accept_threshold_acc", 0.5, "set in --lvspec-config"),
-        ("speculative_adaptive", True, "--speculative-adaptive: leave it out: step_aside"),
+        ("speculative_adaptive", True, "--speculative-adaptive: leave it out: draft_length"),
         ("speculative_token_map", "map.pt", "--speculative-token-map map.pt: leave it out"),
         ("model_impl", "transformers", "--model-impl transformers: leave it out"),
         ("kv_canary", "log", "--kv-canary log: leave it out"),

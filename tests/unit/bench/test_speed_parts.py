@@ -151,14 +151,14 @@ def test_the_environment_says_how_long_a_start_may_take(
         server.wait_ready()
 
 
-def test_the_bench_never_steps_aside(tmp_path: Path) -> None:
-    config = '{"keep": 0.2, "step_aside": {"above": 8, "measure": true}}'
+def test_the_bench_always_drafts_the_same_length(tmp_path: Path) -> None:
+    config = '{"keep": 0.2, "draft_length": {"above": 8, "measure": true}}'
     path = tmp_path / "config.json"
     path.write_text(config)
     for given in (config, str(path)):
         told = json.loads(speed.always_drafting(given))
-        assert told == {"keep": 0.2, "step_aside": {"above": 8, "measure": False}}
-    assert json.loads(speed.always_drafting("{}")) == {"step_aside": {"measure": False}}
+        assert told == {"keep": 0.2, "draft_length": {"above": 8, "measure": False}}
+    assert json.loads(speed.always_drafting("{}")) == {"draft_length": {"measure": False}}
 
 
 def test_what_judging_takes_is_also_in_the_verify_forward() -> None:

@@ -1,9 +1,9 @@
-"""Stepping aside: what it costs where drafting pays, what it saves where it does not.
+"""How much to draft: what choosing it by measured speed costs and saves.
 
-The mini pair's target is served alone, with LVSPEC always drafting, and with LVSPEC choosing by
-measured speed: once with the pair's own draft, once with that draft's weights drowned in noise, of
-which next to nothing is accepted. The three sides run side by side and are asked in turn, after
-each has decoded every batch size long enough to have tried both ways of decoding.
+The mini pair's target is served alone, with LVSPEC drafting the same number of tokens every round,
+and with LVSPEC choosing how many: once with the pair's own draft, once with that draft's weights
+drowned in noise, of which next to nothing is accepted. The three sides run side by side and are
+asked in turn, after each has decoded every batch size long enough to have tried every length.
 """
 
 import argparse
@@ -21,19 +21,20 @@ from lvspec_sglang.serving import LocalServer, dtype, together
 from lvspec_sglang.tiny import write_perturbed
 
 ALONE = "alone"
-SIDES = {ALONE: None, "drafts": {"measure": False}, "steps aside": {"measure": True}}
+SIDES = {ALONE: None, "fixed": {"measure": False}, "chosen": {"measure": True}}
 REQUESTS = 4  # of a run at least: one alone is over too soon
 NOISE = 3.0  # standard deviations of a weight matrix
-ROUNDS = 'lvspec_rounds_total{{decoding="{}"}}'
+ROUNDS = tuple(f'lvspec_rounds_total{{decoding="{way}"}}' for way in ("drafted", "plain"))
+DRAFTED = "lvspec_drafted_tokens_total"
 
 Runs = dict[tuple[str, int], list[dict[str, Any]]]
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure both drafts, print the table, write the record."""
-    record = new_record("aside") | {"repeats": arguments.repeats, "rows": []}
+    record = new_record("draft-length") | {"repeats": arguments.repeats, "rows": []}
     print(f"{record['hardware']}\n{HEAD}")
-    with tempfile.TemporaryDirectory(prefix="lvspec-aside-") as name:
+    with tempfile.TemporaryDirectory(prefix="lvspec-draft-length-") as name:
         folder = Path(name)
         useless = write_perturbed(paths().draft, folder / "useless", NOISE, arguments.seed)
         requests = max(REQUESTS, *arguments.batches)
@@ -59,12 +60,12 @@ def _measure(
         for number in range(-arguments.warm_up, arguments.repeats):
             for batch in arguments.batches:
                 for side, server in servers.items():
-                    before = _rounds(_told(server))
+                    before = _told(server)
                     figures = _decode(server, prompts, batch)
-                    told = _told(server)
-                    after = _rounds(told)
-                    figures["rounds"] = {way: after[way] - before[way] for way in after}
-                    figures["believed"] = _believed(told, batch)
+                    after = _told(server)
+                    figures["rounds"] = _gained(before, after, *ROUNDS)
+                    figures["drafted"] = _gained(before, after, DRAFTED)
+                    figures["believed"] = _believed(after, batch)
                     if number >= 0:
                         runs[side, batch].append(figures)
     return runs
@@ -79,14 +80,14 @@ def _decode(server: LocalServer, prompts: list[dict[str, Any]], batch: int) -> d
     return {"tokens_per_second": harmonic_mean(speeds)}
 
 
-def _server(draft: Path, step_aside: dict[str, Any] | None) -> LocalServer:
+def _server(draft: Path, length: dict[str, Any] | None) -> LocalServer:
     common = (*dtype(), "--random-seed", "1")
-    if step_aside is None:
+    if length is None:
         return LocalServer(paths().target, *common)
     return LocalServer(
         paths().target, *common, "--speculative-algorithm", "LVSPEC",
         "--speculative-draft-model-path", str(draft),
-        "--lvspec-config", json.dumps({"preset": "strict", "step_aside": step_aside}),
+        "--lvspec-config", json.dumps({"preset": "strict", "draft_length": length}),
     )  # fmt: skip
 
 
@@ -95,16 +96,16 @@ def _told(server: LocalServer) -> dict[str, Any]:
     return dict(server.scheduler_state().get("lvspec", {}))
 
 
-def _rounds(told: dict[str, Any]) -> dict[str, float]:
-    """Rounds of each request so far, by how they were decoded."""
-    return {way: told.get(ROUNDS.format(way), 0.0) for way in ("drafted", "plain")}
+def _gained(before: dict[str, Any], after: dict[str, Any], *names: str) -> float:
+    """How far these counters rose, together."""
+    return sum(float(after.get(name, 0) - before.get(name, 0)) for name in names)
 
 
 def _believed(told: dict[str, Any], batch: int) -> dict[str, float] | None:
-    """Tokens a second and request of drafted and of plain rounds, as the server measured them."""
-    paces = told.get("step_aside", {})
+    """Tokens a second and request of each drafted length, as the server measured them."""
+    sizes = told.get("draft_length", {})
     size = str(1 << (batch - 1).bit_length())
-    return paces[size]["tokens_per_second"] if size in paces else None
+    return sizes[size]["tokens_per_second"] if size in sizes else None
 
 
 def _row(runs: Runs, side: str, batch: int) -> dict[str, Any]:
@@ -112,8 +113,7 @@ def _row(runs: Runs, side: str, batch: int) -> dict[str, Any]:
     mine, alone = runs[side, batch], runs[ALONE, batch]
     speeds = [run["tokens_per_second"] for run in mine]
     times = [speed / other["tokens_per_second"] for speed, other in zip(speeds, alone, strict=True)]
-    rounds = {way: sum(run["rounds"][way] for run in mine) for way in ("drafted", "plain")}
-    total = sum(rounds.values())
+    rounds, drafted = (sum(run[name] for run in mine) for name in ("rounds", "drafted"))
     return {
         "side": side,
         "batch": batch,
@@ -124,16 +124,16 @@ def _row(runs: Runs, side: str, batch: int) -> dict[str, Any]:
         "times_alone_lowest": min(times),
         "times_alone_highest": max(times),
         "believed": mine[-1]["believed"],
-        "drafted": rounds["drafted"] / total if total else None,
+        "drafted": drafted / rounds if rounds else None,
     }
 
 
-HEAD = f"{'draft':8} {'side':12} batch  {'tokens/s (range)':24} {'x alone (range)':20} drafted"
+HEAD = f"{'draft':8} {'side':6} batch  {'tokens/s (range)':24} {'x alone (range)':20} drafted"
 
 
 def _line(row: dict[str, Any]) -> str:
     speed = f"{row['tokens_per_second']:.1f} ({row['lowest']:.1f}-{row['highest']:.1f})"
     low, high = row["times_alone_lowest"], row["times_alone_highest"]
     times = f"{row['times_alone']:.2f} ({low:.2f}-{high:.2f})"
-    drafted = "-" if row["drafted"] is None else f"{100 * row['drafted']:.0f} %"
-    return f"{row['draft']:8} {row['side']:12} {row['batch']:5}  {speed:24} {times:20} {drafted:>7}"
+    drafted = "-" if row["drafted"] is None else f"{row['drafted']:.1f}"
+    return f"{row['draft']:8} {row['side']:6} {row['batch']:5}  {speed:24} {times:20} {drafted:>7}"
