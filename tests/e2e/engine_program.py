@@ -2,18 +2,25 @@
 
 ``CALLS`` is a JSON list of lists of payloads, each list one call; ``OPTIONS`` is the engine's. On
 the CPU LVSPEC turns overlap off, as its arithmetic is synchronous. Turned on here, the relay of
-bonus tokens, the late results and the grammar barrier take the path they take on a GPU.
+bonus tokens, the late results and the grammar barrier take the path they take on a GPU. With
+``LVSPEC_TEST_LENGTHS`` the first rounds draft so many tokens, one after the other.
 """
 
 import json
+import os
 import sys
 from typing import Any
 
 import sglang
 
 from lvspec_sglang.algorithm import LVSpecAlgorithm
+from lvspec_sglang.draft_length import DraftLength
 
 settle = LVSpecAlgorithm.handle_server_args
+
+if given := os.environ.get("LVSPEC_TEST_LENGTHS"):
+    turns = map(int, given.split(","))
+    DraftLength.next = lambda self, batch: next(turns, self.steps)  # type: ignore[method-assign]
 
 
 def keep_overlap(self: LVSpecAlgorithm, server_args: Any) -> None:

@@ -14,12 +14,8 @@ from tests.e2e.prompts import VIDEO, answer, chat, request
 TOKENS = 12
 STEPS = 4
 CONTEXT = 331  # the longest request fills what the host lets it have of it
-# Chains of 4, 2, 1 tokens and none in turn, and no decision by time before the last answer.
-DRAFT_LENGTH = {"measure": True, "trial": 3}
-CONFIG = {
-    "preset": "strict", "pruning": "verifier", "keep": 0.5, "keep_at_least": 1,
-    "draft_length": DRAFT_LENGTH,
-}  # fmt: skip
+LENGTHS = "4,2,1,0,4,2,1,0,2"  # while one request is asked at a time
+CONFIG = {"preset": "strict", "pruning": "verifier", "keep": 0.5, "keep_at_least": 1}
 OPTIONS = {
     "speculative_num_steps": STEPS, "max_total_tokens": 4096, "context_length": CONTEXT,
     "triton_attention_num_kv_splits": 2,
@@ -48,7 +44,7 @@ def expected(
     servers: Servers, checkpoints: dict[str, Path], calls: list[list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
     """The answers of the CPU's own path, the strict ones those of the target alone."""
-    answers = generate(ON_CPU, checkpoints, calls, CONFIG, OPTIONS)
+    answers = generate(ON_CPU, checkpoints, calls, CONFIG, OPTIONS, LVSPEC_TEST_LENGTHS=LENGTHS)
     for payload, given in zip(chain(*calls), answers, strict=True):
         if "custom_params" not in payload["sampling_params"]:
             assert given["output_ids"] == answer(servers.alone, payload)["ids"][0]
@@ -67,7 +63,7 @@ def test_rounds_on_a_gpus_path_answer_as_on_the_cpus(
     notes = tmp_path / "notes"
     answers = generate(
         ON_GPU_PATH, checkpoints, calls, CONFIG, OPTIONS | options,
-        TRITON_INTERPRET="1", LVSPEC_TEST_NOTES=str(notes),
+        TRITON_INTERPRET="1", LVSPEC_TEST_NOTES=str(notes), LVSPEC_TEST_LENGTHS=LENGTHS,
     )  # fmt: skip
     for got, want in zip(answers, expected, strict=True):
         assert got["output_ids"] == want["output_ids"]
