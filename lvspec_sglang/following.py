@@ -83,13 +83,14 @@ class Following:
         config = self._config(req, video, stops)
         relax = config.relax
 
+        for other in [r for r, followed in self.by_row.items() if followed.req.finished()]:
+            del self.by_row[other]
         scores = self._scores_before(req, row)
         running = (followed.videos for followed in self.by_row.values())
         # Chosen for whoever brings a video first: others will find it in the radix cache.
-        kept = self.kept.positions(req, found, len(ids), frozenset().union(*running))
-        if self.kept.fell_back:
-            # The draft's KV of this video, and of what follows it, belongs to another choice.
-            self.draft.view.forget()
+        kept, chosen = self.kept.positions(req, found, len(ids), frozenset().union(*running))
+        view = self.draft.view
+        view.invalidate(view.target_table[row, chosen])
         if speculated:
             videos = frozenset(content for content, _ in self.kept.videos(mm, found))
             on_device = upload(torch.tensor(ids, dtype=torch.int64), kept.device)
@@ -102,7 +103,7 @@ class Following:
             count("visual_tokens", dropped, draft="dropped")
             seen = sum(stop - start for start, stop in spans)
             count("visual_tokens", seen - dropped, draft="kept")
-        self.draft.view.begin(row, kept if speculated else kept[:0], len(ids), rope_delta)
+        view.begin(row, kept if speculated else kept[:0], len(ids), rope_delta)
         self.relaxation.begin(
             row,
             self.steps if speculated else 0,
@@ -172,11 +173,6 @@ class Following:
         """Which of ``reqs`` are verified loosely."""
         rows = (req.kv.req_pool_idx for req in reqs)
         return [row in self.by_row and not self.by_row[row].config.relax.strict for row in rows]
-
-    def forget(self, rid: str) -> None:
-        """A request is over."""
-        for row in [row for row, followed in self.by_row.items() if followed.req.rid == rid]:
-            del self.by_row[row]
 
 
 def prompt_digest(ids: Iterable[int], *keys: str | None) -> Hashable:

@@ -76,6 +76,14 @@ REFUSALS = (
     Refusal(_flag("pp_size", (1,)), "use --tp-size instead"),
     Refusal(_flag("attn_dp_size", (None, 0, 1)), "use --dp-size instead"),
     Refusal(_flag("enable_dp_attention", (False,)), "leave it out"),
+    *(
+        Refusal(_flag(field, fine), "leave it out: each rank must hold whole contexts")
+        for field, fine in (
+            ("dcp_size", (1,)),
+            ("attn_cp_size", (None, 1)),
+            ("enable_prefill_cp", (False,)),
+        )
+    ),
     Refusal(_flag("enable_lora", (None, False)), "merge the adapter first"),
     Refusal(_flag("lora_paths", (None,)), "merge the adapters first"),
     *(

@@ -118,9 +118,6 @@ class LVSpecWorker(BaseSpecWorker):
         self.draft.embedder.cache.clear()
         self.kept.table.clear()
 
-    def note_request_finished(self, *, rid: str, natural_stop: bool) -> None:
-        self.following.forget(rid)
-
     def on_verify_complete_cpu(
         self, num_correct_drafts_per_req: list[int], batch_size: int = 0
     ) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sglang.srt.runtime_context import get_parallel
@@ -62,13 +62,24 @@ class KeptTable:
         self.tokens = 0
 
 
+class Kept(NamedTuple):
+    """What the draft keeps of a prompt.
+
+    Attributes:
+        positions: ascending, ``[n]`` int64.
+        chosen: positions of the videos that were chosen from just now, kept or not, int64. Draft KV
+            that is there already belongs to another choice.
+    """
+
+    positions: torch.Tensor
+    chosen: torch.Tensor
+
+
 class KeptTokens:
     """Chooses and remembers what the draft keeps of each video.
 
-    Attributes:
-        fell_back: whether the last prompt held a new video whose prefill was not seen: the radix
-            cache had it, without a remembered choice, or a captured graph ran it. It is kept
-            evenly, which needs no scores.
+    A new video whose prefill was not seen is kept evenly, which needs no scores: a captured graph
+    ran it, or the radix cache had it and the pruner reads what a prefill alone tells.
     """
 
     def __init__(self, config: LVSpecConfig, runner: Any, family: VisionFamily) -> None:
@@ -81,7 +92,6 @@ class KeptTokens:
         # tokens as the pool has slots; twice that is never forgotten before it is evicted.
         self.table = KeptTable(2 * runner.max_total_num_tokens)
         self.device = runner.device
-        self.fell_back = False
         self.watch = None
         if self.pruner.scores is not None:
             decoder = family.language_model(runner.model)
@@ -121,16 +131,15 @@ class KeptTokens:
 
     def positions(
         self, req: Any, spans: Sequence[Span], length: int, pinned: Collection[Hashable]
-    ) -> torch.Tensor:
-        """Kept positions of a prompt of ``length`` whose prefill is done, ascending, ``[n]`` int64.
+    ) -> Kept:
+        """What is kept of a prompt of ``length`` whose prefill is done.
 
         Args:
             spans: of its visual tokens.
             pinned: contents that running requests use.
         """
-        self.fell_back = False
         mask = torch.ones(length, dtype=torch.int32, device=self.device)
-        total = length
+        total, chosen = length, [mask[:0].long()]
         mm_inputs = req.multimodal_inputs
         for key, parts in self.videos(mm_inputs, spans):
             where = torch.cat([torch.arange(p.start, p.stop, device=self.device) for p in parts])
@@ -138,10 +147,11 @@ class KeptTokens:
             if kept is None:
                 kept = self._choose(req.rid, self._grid(mm_inputs, parts), where)
                 self.table.put(key, len(where), kept, pinned)
+                chosen.append(where)
             mask[where] = 0
             mask[where[kept]] = 1
             total -= len(where) - len(kept)
-        return mask.topk(total).indices.sort().values
+        return Kept(mask.topk(total).indices.sort().values, torch.cat(chosen))
 
     def _grid(self, mm_inputs: Any, parts: Sequence[Span]) -> Grid:
         """The common grid of a video's frames, or one long row where they have none."""
@@ -156,7 +166,6 @@ class KeptTokens:
         if self.watch is not None:
             scores = self.watch.scores(rid, where)
             if scores is None:
-                self.fell_back = True
                 logger.info(
                     "The prefill of a video of %d tokens was not seen: it is kept evenly.",
                     len(where),
@@ -176,7 +185,10 @@ class KeptTokens:
         new = [
             parts[0].start for key, parts in self.videos(mm_inputs, spans) if key not in self.table
         ]
-        if not new or min(new) < req.prefix_len:
+        scores = self.pruner.scores
+        # Of cached tokens the keys can be read, the hidden states cannot.
+        hidden = scores is not None and scores.reads == "hidden"
+        if not new or (hidden and min(new) < req.prefix_len):
             return None
         visual = torch.zeros(len(ids), dtype=torch.bool)
         for span in spans:

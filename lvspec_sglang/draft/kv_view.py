@@ -97,10 +97,6 @@ class DraftKVView:
     def check_logits(self, logits: torch.Tensor) -> None:
         """For a debug mode to see draft logits, ``[batch, vocab]``, before they are used."""
 
-    def forget(self) -> None:
-        """Take all draft KV for unwritten; what rows in flight read stays where it is."""
-        self.valid.zero_()
-
     def clear(self) -> None:
         """Forget everything: the KV pools were flushed."""
         self.valid.zero_()

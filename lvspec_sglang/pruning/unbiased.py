@@ -20,6 +20,7 @@ class AlignmentFall:
 
     def __init__(self, visual: torch.Tensor) -> None:
         self.visual = visual
+        self.before = 0  # visual tokens that were prefilled before anybody watched
         self.text: dict[int, torch.Tensor] = {}
         self.seen: dict[int, list[torch.Tensor]] = {}
 
@@ -31,6 +32,8 @@ class AlignmentFall:
     def observe(
         self, layer: int, start: int, vectors: torch.Tensor, keys: Keys | None, scale: float
     ) -> None:
+        if not self.seen:
+            self.before = int(self.visual[:start].sum())
         visual = self.visual[start : start + len(vectors)]
         directions = normalize(vectors.float(), dim=-1)
         text = directions[~visual].sum(dim=0)
@@ -39,7 +42,7 @@ class AlignmentFall:
 
     def of(self, positions: torch.Tensor) -> torch.Tensor:
         first, last = sorted(self.seen)
-        order = self.visual.cumsum(0)[positions] - 1
+        order = self.visual.cumsum(0)[positions] - 1 - self.before
         early, late = (torch.cat(self.seen[layer])[order].float() for layer in (first, last))
         return early @ self.text[first] - late @ self.text[last]
 

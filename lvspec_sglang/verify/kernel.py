@@ -101,7 +101,8 @@ def accept_kernel(
         high_floor = tl.load(log_visual_floor + request)
         span = most - lowest
         depth = tl.minimum(tl.maximum(most - visual, 0.0), span)
-        reached = (likely - high_floor) * span >= depth * (low_floor - high_floor)
+        sloped = (likely - high_floor) * span >= depth * (low_floor - high_floor)
+        reached = tl.where(span > 0, sloped, likely >= high_floor)
         within = visual <= most
         wordy = within & tl.where(low_floor > float("-inf"), reached, within)
         by_fly = tl.load(fly + request) != 0

@@ -150,8 +150,8 @@ def likely_enough(
     """Whether x_i is as likely as so visual a position wants it, ``[batch, K]`` bool.
 
     ``log p(x_i) - log p(y_i)`` has to reach the line from ``log floor`` at the lowest recent score
-    to ``log visual_floor`` at the threshold. (Ours. Products are compared, not quotients, so that
-    every device rounds alike.)
+    to ``log visual_floor`` at the threshold, which holds alone where both are the same score.
+    (Ours. Products are compared, not quotients, so that every device rounds alike.)
 
     Args:
         lowest, threshold: ``[batch]`` float32, of the recent scores.
@@ -159,7 +159,8 @@ def likely_enough(
     floor, visual_floor = policy.floor.log()[:, None], policy.visual_floor.log()[:, None]
     span = (threshold - lowest)[:, None]
     depth = (threshold[:, None] - evidence.relevance).clamp(min=0).minimum(span)
-    reached = (evidence.log_ratio - visual_floor) * span >= depth * (floor - visual_floor)
+    sloped = (evidence.log_ratio - visual_floor) * span >= depth * (floor - visual_floor)
+    reached = torch.where(span > 0, sloped, evidence.log_ratio >= visual_floor)
     return reached | (policy.floor == 0)[:, None]
 
 

@@ -12,7 +12,7 @@ from sglang.srt.managers.schedule_batch import MM_PAD_SHIFT_VALUE
 
 from lvspec_sglang.config import LVSpecConfig
 from lvspec_sglang.draft import kept as kept_module
-from lvspec_sglang.draft.kept import KeptTable, KeptTokens
+from lvspec_sglang.draft.kept import Kept, KeptTable, KeptTokens
 from lvspec_sglang.draft.vision import Span
 from lvspec_sglang.pruning import Grid
 from lvspec_sglang.pruning.uniform import Uniform
@@ -115,9 +115,21 @@ def prefill(kept: KeptTokens, target: Target, *chunks: list[tuple[Any, int]]) ->
             target.prefill(reqs)
 
 
-def choose(kept: KeptTokens, req: Any, pinned: frozenset[Hashable] = frozenset()) -> list[int]:
+def choice(kept: KeptTokens, req: Any, pinned: frozenset[Hashable] = frozenset()) -> Kept:
     spans = req.multimodal_inputs.spans
-    return kept.positions(req, spans, len(req.full_untruncated_fill_ids), pinned).tolist()
+    return kept.positions(req, spans, len(req.full_untruncated_fill_ids), pinned)
+
+
+def choose(kept: KeptTokens, req: Any) -> list[int]:
+    return choice(kept, req).positions.tolist()
+
+
+EVENLY = Uniform().choose(Grid(10, 2, 2), 0.2).tolist()
+
+
+def of_the_video(positions: list[int]) -> list[int]:
+    """Of a ``video_request``."""
+    return [place - 10 for place in positions if 10 <= place < 50]
 
 
 @pytest.mark.parametrize("pruning", ["verifier", "unbiased"])
@@ -133,7 +145,6 @@ def test_a_prefill_in_chunks_gives_the_choice_of_a_whole_one(pruning: str, cuts:
         prefill(kept, target, [(beside, 40), (req, edges[0])])
         prefill(kept, target, *([(req, end)] for _, end in pairwise(edges)))
         choices.append(choose(kept, req))
-        assert not kept.fell_back
     assert choices[0] == choices[1]
     assert [p for p in choices[0] if not 10 <= p < 50] == [*range(10), *range(50, 60)]
     assert len(choices[0]) == 20 + 8
@@ -149,8 +160,9 @@ def test_a_video_keeps_its_choice_for_later_turns_and_users() -> None:
     second = request("b", 1, [*range(55), *range(70, 95)], [Span(0, 10, 50, 0)], [7])
     second.prefix_len = second.extend_end = 55
     prefill(kept, target, [(second, 80)])
-    assert [p for p in choose(kept, second) if p < 50] == [p for p in chosen if p < 50]
-    assert not kept.fell_back
+    again = choice(kept, second)
+    assert [p for p in again.positions.tolist() if p < 50] == [p for p in chosen if p < 50]
+    assert len(again.chosen) == 0
 
 
 @pytest.mark.parametrize(("at_least", "kept"), [(5, 8), (12, 12), (40, 40), (512, 40)])
@@ -160,25 +172,58 @@ def test_so_many_tokens_are_kept_in_any_case(at_least: int, kept: int) -> None:
     assert len([p for p in chosen if 10 <= p < 50]) == kept
 
 
-def test_a_cached_video_without_a_choice_is_kept_evenly() -> None:
+@pytest.mark.parametrize("pruning", ["verifier", "unbiased"])
+@pytest.mark.parametrize(("cached", "seen"), [(10, True), (11, False), (30, False), (50, False)])
+def test_a_cached_video_without_a_choice(pruning: str, cached: int, seen: bool) -> None:
+    """Somebody's prefill was aborted. Keys in the cache tell what is attended to; the hidden states
+    of what is cached are gone, and the video is kept evenly."""
     target = Target()
-    kept = make("verifier", 0.2, target)
-    req = video_request()
-    req.prefix_len = req.extend_end = 30
+    whole, req = video_request("whole"), video_request("rest", 1)
+    kept = make(pruning, 0.2, target)
+    prefill(kept, target, [(whole, 60)])
+    wanted = of_the_video(choose(kept, whole))
+    assert wanted != EVENLY
+    kept = make(pruning, 0.2, target)
+    target.table[1] = target.table[0]
+    req.prefix_len = req.extend_end = cached
     prefill(kept, target, [(req, 60)])
-    chosen = [p - 10 for p in choose(kept, req) if 10 <= p < 50]
-    assert chosen == Uniform().choose(Grid(10, 2, 2), 0.2).tolist()
-    assert kept.fell_back
+    given = choice(kept, req)
+    found = of_the_video(given.positions.tolist())
+    if pruning == "verifier":
+        assert found == wanted
+    else:
+        assert (found == EVENLY) != seen
+    assert given.chosen.tolist() == list(range(10, 50)), "draft KV there is of another choice"
+
+
+@pytest.mark.parametrize("pruning", ["verifier", "unbiased"])
+def test_a_new_video_after_a_cached_picture(pruning: str) -> None:
+    """It is chosen as if the prompt began where its prefill did."""
+    target, ids = Target(), list(range(90))
+    spans = [Span(0, 5, 25, 0), Span(1, 50, 78, 0)]
+    kept, later = (make(pruning, 0.25, target) for _ in range(2))
+    prefill(kept, target, [(req := request("a", 0, ids, spans, [-3, 4]), 40)])
+    prefill(later, target, [(req, 90)])
+    found = choose(later, req)
+    assert len(found) == 90 - 28 + 7
+    alone = request("b", 1, ids[40:], [Span(0, 10, 38, 0)], [5])
+    if pruning == "verifier":
+        alone = request("b", 1, ids, spans[1:], [4])
+    prefill(kept, target, [(alone, len(alone.full_untruncated_fill_ids))])
+    shift = 90 - len(alone.full_untruncated_fill_ids)
+    wanted = [place + shift for place in choose(kept, alone)]
+    assert [p for p in found if p >= 50] == [p for p in wanted if p >= 50]
 
 
 def test_a_prefill_that_calls_no_hooks_is_kept_evenly() -> None:
-    kept = make("unbiased", 0.2, Target())
+    target = Target()
+    kept = make("unbiased", 0.2, target)
     req = video_request()
-    req.extend_end = 60
+    prefill(kept, target, [(req, 30)])
+    req.prefix_len, req.extend_end = 30, 60
     with kept.watching([req], lambda req: True):
         pass
-    choose(kept, req)
-    assert kept.fell_back
+    assert of_the_video(choose(kept, req)) == EVENLY
 
 
 def test_ranks_add_their_heads_and_follow_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,3 +289,5 @@ def test_the_table_forgets_the_least_recently_used_and_never_a_running_one() -> 
     assert ("a" in table, "c" in table, "d" in table, table.tokens) == (True, False, True, 80)
     table.put("e", 300, torch.arange(4), ("a", "d"))
     assert all(key in table for key in "ade")
+    table.clear()
+    assert ("a" in table, table.tokens) == (False, 0)

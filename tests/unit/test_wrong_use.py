@@ -12,6 +12,7 @@ from lvspec_sglang.pairing import check_pair, check_tokenizers
 from lvspec_sglang.refusals import OTHERS, check_server_args
 
 FINE: dict[str, Any] = {
+    "dcp_size": 1, "attn_cp_size": 1, "enable_prefill_cp": False,
     "pp_size": 1, "attn_dp_size": 1, "enable_dp_attention": False, "enable_lora": None,
     "lora_paths": None, "enable_hierarchical_cache": False, "disaggregation_mode": "null",
     "speculative_use_rejection_sampling": False, "speculative_eagle_topk": None,
@@ -47,6 +48,8 @@ def test_ordinary_arguments_are_fine() -> None:
         ("pp_size", 2, "--pp-size 2: use --tp-size"),
         ("attn_dp_size", 2, "--attn-dp-size 2"),
         ("enable_dp_attention", True, "--enable-dp-attention"),
+        ("dcp_size", 2, "--dcp-size 2: leave it out"),
+        ("enable_prefill_cp", True, "--enable-prefill-cp: leave it out"),
         ("enable_lora", True, "--enable-lora: merge"),
         ("lora_paths", ["a"], "--lora-paths"),
         ("enable_hierarchical_cache", True, "--enable-hierarchical-cache: leave it out"),
