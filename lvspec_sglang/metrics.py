@@ -131,7 +131,10 @@ class Committed:
             for kind in set(new):
                 count("tokens", new.count(kind), kind=Kind(kind).name.lower())
             if self.trace is not None and self.trace.wanted[index]:
-                new = [_record(columns, index, place, kind) for place, kind in enumerate(new)]
+                judged = self.scores is not None and self.scores.relaxed[index]
+                new = [
+                    _record(columns, index, place, kind, judged) for place, kind in enumerate(new)
+                ]
             if req.customized_info is None:
                 req.customized_info = {}
             req.customized_info.setdefault(INFO_KEY, []).extend(new)
@@ -157,14 +160,16 @@ def _as_lists(columns: dict[str, torch.Tensor]) -> dict[str, list[Any]]:
     return {name: tensor.tolist() for name, tensor in columns.items()}
 
 
-def _record(columns: dict[str, list[Any]], request: int, place: int, kind: int) -> tuple[Any, ...]:
-    """One token of the trace; None where the round says nothing of it."""
+def _record(
+    columns: dict[str, list[Any]], request: int, place: int, kind: int, judged: bool
+) -> tuple[Any, ...]:
+    """One token of the trace; None where the round says nothing of it, or it was not ``judged``."""
     target = columns["target"][request][place]
     drafted = columns.get("drafted")
     if drafted is None or place >= len(drafted[request]):
         return kind, NOTHING_DRAFTED, target, None, None, None, None
     said = [None, None, None, None]
-    if "relevance" in columns:
+    if judged:
         threshold = columns["threshold"][request]
         said = [
             columns["relevance"][request][place],

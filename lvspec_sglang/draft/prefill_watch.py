@@ -18,10 +18,16 @@ from lvspec_sglang.pruning import Scores
 
 @dataclass
 class Watched:
-    """A request whose prompt is being scored; ``seen`` tokens of it have been."""
+    """A request whose prompt of ``length`` is being scored; ``seen`` tokens of it have been."""
 
     scores: Scores
+    length: int
     seen: int
+
+    def continues(self, req: Any) -> bool:
+        """Whether ``req`` is the same prompt, at its next chunk."""
+        start, length = req.prefix_len, len(req.full_untruncated_fill_ids)
+        return self.seen == start < self.length == length
 
 
 class Part(NamedTuple):
@@ -68,9 +74,11 @@ class PrefillWatch:
         for req in reqs:
             start, stop = req.prefix_len, req.extend_end
             entry = self.watched.get(req.rid)
-            if entry is None or entry.seen != start:
+            if entry is None or not entry.continues(req):
                 visual = wanted(req)
-                entry = None if visual is None else Watched(self.make(visual), start)
+                entry = None
+                if visual is not None:
+                    entry = Watched(self.make(visual), len(visual), start)
             if entry is not None:
                 entry.seen = stop
                 watched[req.rid] = entry

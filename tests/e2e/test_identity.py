@@ -21,6 +21,9 @@ def payloads(clips: Clips) -> dict[str, dict[str, Any]]:
         "video longer than a chunk": request(chat(VIDEO + "describe"), video=clips.long),
         "video at the prompt's end": request(VIDEO, video=clips.other),
         "two videos": request(chat(VIDEO + VIDEO + "same?"), video=[clips.short, clips.other]),
+        "a long video after a short one": request(
+            chat(VIDEO + VIDEO + "longer?"), video=[clips.one_frame, clips.long]
+        ),
         "video and image": request(
             chat(VIDEO + IMAGE + "which?"), video=clips.short, image=clips.picture
         ),

@@ -76,10 +76,35 @@ def test_the_trace_explains_every_token(servers: Servers, clips: Clips) -> None:
 
 
 def test_a_strict_trace_has_no_scores(servers: Servers, clips: Clips) -> None:
-    asked = relaxed(clips, "strict trace", preset="strict", trace=True)
-    trace = servers.near.generate(**asked)["meta_info"]["lvspec_trace"]
-    assert set(trace["relevance"]) == {None}
+    """Nor beside a relaxed request, whose rounds are scored."""
+    asked = [
+        relaxed(clips, "strict trace", preset=preset, trace=True) for preset in ("strict", "paper")
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        strict, loose = pool.map(lambda payload: servers.near.generate(**payload), asked)
+    trace = strict["meta_info"]["lvspec_trace"]
+    for column in ("relevance", "threshold", "log_ratio", "guarded"):
+        assert set(trace[column]) == {None}
+        assert len(set(loose["meta_info"]["lvspec_trace"][column])) > 1
     assert max(trace["drafted"]) >= 0
+
+
+@pytest.mark.parametrize(
+    "asks", [{"return_logprob": True}, {"logit_bias": {"70": 1.0}}, {"min_new_tokens": 9}]
+)
+def test_what_depends_on_every_token_stays_strict(
+    servers: Servers, clips: Clips, asks: dict[str, Any]
+) -> None:
+    """``min_new_tokens`` forbids a stop token that the target would say at once."""
+    said = answer(servers.alone, request(chat(VIDEO + "asks"), video=clips.short))["ids"][0]
+    given = dict(video=clips.short, stop_token_ids=[said[3]], **asks)
+    relax = {"custom_params": {"lvspec": {"preset": "paper"}}}
+    alone, meta = (
+        server.generate(**request(chat(VIDEO + "asks"), **given, **more))
+        for server, more in ((servers.alone, {}), (servers.near, relax))
+    )
+    assert meta["output_ids"] == alone["output_ids"]
+    assert relaxed_tokens(meta["meta_info"]) == 0
 
 
 def scores(server: LocalServer, payload: dict[str, Any]) -> list[float]:

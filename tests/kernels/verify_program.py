@@ -8,7 +8,7 @@ import sys
 import torch
 
 from lvspec_sglang.verify.kernel import accept_triton
-from lvspec_sglang.verify.quantile import Recent, ScoreRing
+from lvspec_sglang.verify.quantile import MIN_HELD, Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept
 
 STEPS = (1, 2, 3, 5, 8, 10, 16, 31, 32)
@@ -75,7 +75,8 @@ def random_recent(dice: Dice, batch: int, size: int) -> Recent:
     for _ in range(3):
         scores = dice.one_of([0.0, 0.3, 0.5, 0.7, 0.9], RING_ROWS, size)
         ring.push(rows, scores, dice.below(size + 1, RING_ROWS))
-    ring.reset(0, ring.scores[0, :0])
+    for row, held in ((0, 0), (1, MIN_HELD - 1), (2, MIN_HELD)):
+        ring.reset(row, ring.scores[row, :held])
     taken = torch.randperm(RING_ROWS, generator=dice.generator)[:batch].to(dice.device)
     return Recent(ring, taken)
 

@@ -208,11 +208,32 @@ def test_a_new_video_after_a_cached_picture(pruning: str) -> None:
     assert len(found) == 90 - 28 + 7
     alone = request("b", 1, ids[40:], [Span(0, 10, 38, 0)], [5])
     if pruning == "verifier":
-        alone = request("b", 1, ids, spans[1:], [4])
+        alone = request("b", 1, ids, spans, [-3, 5])
     prefill(kept, target, [(alone, len(alone.full_untruncated_fill_ids))])
     shift = 90 - len(alone.full_untruncated_fill_ids)
     wanted = [place + shift for place in choose(kept, alone)]
     assert [p for p in found if p >= 50] == [p for p in wanted if p >= 50]
+
+
+@pytest.mark.parametrize("pruning", ["verifier", "unbiased"])
+def test_another_prompt_of_the_same_name_begins_anew(pruning: str) -> None:
+    """A session's next turn may have the last one's id, and begins where that ended; a retracted
+    request is prefilled again from where it was."""
+    target = Target()
+    kept = make(pruning, 0.2, target)
+    first = video_request()
+    prefill(kept, target, [(first, 60)])
+    choose(kept, first)
+    spans = [Span(0, 10, 50, 0), Span(1, 62, 90, 0)]
+    second = request("a", 0, list(range(100)), spans, [7, 8])
+    second.prefix_len = second.extend_end = 60
+    prefill(kept, target, [(second, 100)])
+    assert len(choose(kept, second)) == 100 - 40 - 28 + 8 + 6
+    again = request("a", 0, list(range(100)), spans, [7, 8])
+    again.prefix_len = again.extend_end = 100
+    again.full_untruncated_fill_ids.append(3)
+    prefill(kept, target, [(again, 101)])
+    assert len(choice(kept, again).chosen) == 0
 
 
 def test_a_prefill_that_calls_no_hooks_is_kept_evenly() -> None:

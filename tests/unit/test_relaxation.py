@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
@@ -87,6 +88,35 @@ def test_nothing_is_known_of_a_forbidden_token_or_of_an_overflow() -> None:
     assert not relaxation.ring.scores.isnan().any()
 
 
+def test_one_guarded_side_is_enough() -> None:
+    relaxation = make(RelaxConfig(loose_ratio=1.0), [0.0] * 4)
+    drafted, target = torch.tensor([[3, 10, 10]]), torch.tensor([[11, 3, 11, 11]])
+    evidence = relaxation.evidence(
+        ROWS, STEPS + 1, drafted, target, torch.zeros(4, VOCAB), reach=40, entropy=False
+    )
+    assert evidence.guarded.tolist() == [[True, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("query", "scores"), [("predicting", slice(3)), ("consuming", slice(1, 4))]
+)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_which_query_scores_a_drafted_token(query: str, scores: slice, steps: int) -> None:
+    """Of a forward that may be wider than what was drafted."""
+    given = [0.1, 0.2, 0.3, 0.4]
+    relaxation = Relaxation(query, FixedScores(given), 3, 40, torch.zeros(VOCAB, dtype=torch.bool))
+    drafted, target = torch.full((1, steps), 10), torch.full((1, steps + 1), 11)
+    logits = torch.zeros(steps + 1, VOCAB)
+    evidence = relaxation.evidence(
+        ROWS, STEPS + 1, drafted, target, logits, reach=40, entropy=False
+    )
+    assert evidence.relevance[0].tolist() == pytest.approx(given[scores][:steps])
+
+
+def test_a_row_knows_its_visual_positions() -> None:
+    assert make(RelaxConfig(), [0.3] * 4).visual[1].nonzero().flatten().tolist() == [2, 3, 4]
+
+
 def test_a_round_is_loose_below_the_running_quantile_only() -> None:
     relaxation = make(RelaxConfig(loose_ratio=0.5), [0.1, 0.9, 0.1, 0.5])
     drafted, target = torch.tensor([[10, 11, 12]]), torch.tensor([[13, 11, 14, 15]])
@@ -100,7 +130,8 @@ def test_a_round_is_loose_below_the_running_quantile_only() -> None:
         relaxation.settle(evidence, verdict.accept_lens)
         return verdict.kinds[0, : int(verdict.accept_lens)].tolist()
 
-    while int(relaxation.ring.count[1]) < MIN_HELD:
+    for held in range(MIN_HELD):
+        assert int(relaxation.ring.count[1]) == held
         assert decide() == [Kind.TARGET], "nothing is loose before enough scores are known"
     assert decide() == [Kind.LOOSE, Kind.MATCH, Kind.LOOSE, Kind.BONUS]
 

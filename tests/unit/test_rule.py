@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvspec_sglang.verify.quantile import MIN_HELD, Recent, ScoreRing
-from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept
+from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept, plain
 
 STEPS = 8
 MATCH, LOOSE, SHIFT, TARGET, BONUS = Kind
@@ -111,6 +111,12 @@ def test_loose_up_to_the_threshold() -> None:
     assert decide([row]).threshold.tolist() == [-math.inf]
 
 
+def test_a_plain_round_commits_the_targets_first_token() -> None:
+    verdict = plain(torch.tensor([[5], [6]]))
+    assert committed(verdict) == [[(5, TARGET)], [(6, TARGET)]]
+    assert verdict.threshold.tolist() == [-math.inf] * 2
+
+
 def test_limit_holds_back_a_loose_token() -> None:
     assert one(Row([1, 2], [6, 7, 8], threshold=1.0, limit=1)) == [(1, LOOSE), (7, TARGET)]
 
@@ -164,6 +170,8 @@ def test_the_floor_rises_with_relevance() -> None:
     assert passes(0.9, 1e-9), "without a floor there is none"
     rising |= {"floor": 0.3, "visual_floor": 0.3}
     assert passes(0.9, 0.31) and not passes(0.1, 0.29)
+    rising |= {"floor": 0.01, "visual_floor": 0.5, "lowest": 0.9}
+    assert passes(0.9, 0.51) and not passes(0.9, 0.49), "the threshold is the lowest score"
 
 
 def test_guards_hold_against_every_relaxation_but_let_matches_pass() -> None:
@@ -205,9 +213,11 @@ def test_requests_of_a_batch_do_not_meet() -> None:
 
 
 def wordy(row: Row, i: int) -> bool:
-    if row.relevance[i] > row.threshold or row.floor == 0 or row.lowest is None:
+    if row.relevance[i] > row.threshold or row.floor == 0:
         return row.relevance[i] <= row.threshold
-    height = (row.relevance[i] - row.lowest) / (row.threshold - row.lowest)
+    height = 1.0
+    if row.lowest is not None:
+        height = (row.relevance[i] - row.lowest) / (row.threshold - row.lowest)
     up, down = math.log(max(row.floor, row.visual_floor)), math.log(row.floor)
     return row.log_ratio[i] >= down + max(0.0, height) * (up - down)
 

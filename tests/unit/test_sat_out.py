@@ -55,7 +55,8 @@ def test_it_reads_what_was_fed_to_the_target_meanwhile() -> None:
         draft.sat_out.remember(rows, at, torch.tensor([[token]]))
         draft.sat_out.note([ROW])
     assert draft.catch_up(12) == {9: 50, 10: 51, 11: 52}
-    assert draft.catch_up(12) == {}
+    asked = draft.sat_out.prompts([ROW], torch.tensor([12]), draft.followed)
+    assert asked == {}, "it waits for the device once for many plain rounds"
 
 
 def test_a_row_that_was_never_drafted_for_is_read_from_its_prompt_on() -> None:

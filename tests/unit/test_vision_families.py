@@ -21,6 +21,8 @@ from sglang.srt.models.llava import LlavaBaseForCausalLM
 
 from lvspec_sglang.draft.vision import FAMILIES, PromptEmbedder, Span, prompt_rope, visible_spans
 from lvspec_sglang.draft.vision.embedder import FeatureCache
+from lvspec_sglang.draft.vision.qwen2_vl import Qwen2VLFamily
+from lvspec_sglang.pruning import Grid
 from lvspec_sglang.tiny import DRAFT
 from tests.tiny_llava import write_llava_onevision
 
@@ -256,3 +258,20 @@ def test_tiny_llava_checkpoint_is_complete_and_offline(tmp_path: Path) -> None:
 def test_tiny_llava_checkpoint_refuses_a_path_the_host_would_misread(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="choose another directory"):
         write_llava_onevision(tmp_path / "clips", DRAFT, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("clips", "tokens", "grid"),
+    [
+        ([[3, 8, 12]], 72, Grid(3, 4, 6)),
+        ([[3, 8, 12]], 40, Grid(1, 1, 40)),  # a turn cut off within it
+        ([[2, 8, 12], [40, 8, 12]], 42 * 24, Grid(42, 4, 6)),
+        ([[1, 8, 12], [40, 8, 16]], 24 + 40 * 32, Grid(1, 1, 24 + 40 * 32)),
+        ([[1, 8, 8], [3, 8, 16]], 16 + 96, Grid(1, 1, 112)),
+    ],
+)
+def test_the_clips_of_a_qwen_request_are_one_item(
+    clips: list[list[int]], tokens: int, grid: Grid
+) -> None:
+    item = SimpleNamespace(video_grid_thw=torch.tensor(clips))
+    assert Qwen2VLFamily().grid(item, tokens) == grid

@@ -29,11 +29,13 @@ class Qwen2VLFamily:
         return spans
 
     def grid(self, item: Any, tokens: int) -> Grid:
-        frames, height, width = (int(size) for size in item.video_grid_thw.flatten()[:3])
-        merged = math.isqrt(frames * height * width // tokens)
-        grid = Grid(frames, height // merged, width // merged)
-        # An item of several clips has no common grid.
-        return grid if grid.tokens == tokens else Grid(1, 1, tokens)
+        # The host makes one item of all clips of a request.
+        frames, height, width = item.video_grid_thw.reshape(-1, 3).T.tolist()
+        patches = sum(map(math.prod, zip(frames, height, width, strict=True)))
+        merged = math.isqrt(patches // tokens)
+        grid = Grid(sum(frames), height[0] // merged, width[0] // merged)
+        alike = len({*height}) == len({*width}) == 1 and grid.tokens == tokens
+        return grid if alike else Grid(1, 1, tokens)
 
     def encode(self, model: Any, mm_inputs: Any, items: Sequence[int]) -> dict[int, torch.Tensor]:
         return {item: self._encode_item(model, mm_inputs.mm_items[item]) for item in items}
