@@ -232,9 +232,10 @@ def _on_gpu() -> bool:
 
 
 def _free_port() -> int:
-    """One that no outgoing connection takes meanwhile: systems give those from 32768 on."""
+    """One that nobody takes before the server does: the host's own are from 22000 on, and outgoing
+    connections have theirs from 32768 on."""
     while True:
-        port = random.randrange(20000, 30000)
+        port = random.randrange(11000, 21000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -93,6 +93,16 @@ def test_every_round_is_of_a_known_length_and_tries_are_bounded(
         assert rounds >= min(run, trial), (length, rounds)
 
 
+@pytest.mark.parametrize(("times", "taken"), [(1.04, 4), (1.06, 2)])
+def test_a_neighbour_takes_over_when_it_is_5_percent_faster(times: float, taken: int) -> None:
+    pace = Pace(DraftLengthConfig(run=8, trial=4, longest=8), 4, agree)
+    speeds = {4: 1.0, 2: times, 1: 0.5, 0: 0.5}
+    for _ in range(100):
+        length = pace.next()
+        pace.learn(length, (1 + length) / speeds[length], [length])
+    assert pace.length == taken
+
+
 def test_acceptance_that_comes_back_brings_drafting_back() -> None:
     dice = torch.Generator().manual_seed(2)
     pace = Pace(DraftLengthConfig(run=16, trial=8, longest=32), STEPS, agree)
