@@ -57,6 +57,7 @@ def _figures(
     speeds = [run["tokens_per_second"] for run in runs]
     phases = _medians(runs) if side.server == "LVSPEC" else {}
     speed = median(speeds)
+    accepted = [run["accepted"] for run in runs if run["accepted"] is not None]
     return {
         "prompt_tokens": runs[0]["prompt_tokens"],
         "seconds": median(run["seconds"] for run in runs),
@@ -64,7 +65,7 @@ def _figures(
         "lowest": min(speeds),
         "highest": max(speeds),
         "times_alone": speed / median(alone) if alone else None,
-        "T": runs[-1]["accepted"],
+        "T": median(accepted) if accepted else None,
         "ms_per_round": phases,
         "judging_share": judging_share(strict, phases),
         **{name: idle for name, idle in runs[-1].items() if name.startswith("device_idle")},

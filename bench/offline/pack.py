@@ -27,7 +27,7 @@ LEFT = re.compile(
     r"|^flashinfer/data/cutlass/(python|examples|test|tools/(library|profiler))/"
 )
 FLASH = re.compile(
-    rb"flash_(fwd_hdim(64|128)_bf16(_paged)?(_split|_packgqa)?_sm90_cu|fwd_combine|prepare)"
+    rb"flash_(fwd_hdim(64|96|128)_bf16(_paged)?(_split|_packgqa)?_sm90_cu|fwd_combine|prepare)"
 )
 LIBRARY = re.compile(r"\.so[.\d]*$")
 CUBIN, HOPPER, FATBIN = 2, 90, 0xBA55ED50

@@ -48,7 +48,7 @@ def servers(folder: Path, *arguments: str) -> tuple[LocalServer, LocalServer]:
     draft = tiny.write_perturbed(target, folder / "near", noise=0.02, seed=2)
     common = (
         "--random-seed", "1", "--mem-fraction-static", "0.2", "--dtype", "bfloat16",
-        "--decode-log-interval", "1", *GIVEN, *arguments,
+        "--decode-log-interval", "1", "--cuda-graph-max-bs-decode", "8", *GIVEN, *arguments,
     )  # fmt: skip
     config = {"preset": "strict", "draft_length": {"measure": False}}
     lvspec = LocalServer(

@@ -278,9 +278,11 @@ def test_a_baselines_rows_take_the_place_of_the_target_alone(
 
 def test_a_simulated_trace_has_the_mean_asked_for() -> None:
     for mean in (0.5, 3.28, 7.76):
-        trace = accepted_trace(mean, 10, rounds=20_000)
+        trace = accepted_trace(mean, 10)
         assert abs(sum(trace) / len(trace) - mean) < 0.1
         assert 0 <= min(trace) <= max(trace) <= 10
+        runs = [trace[start : start + 58] for start in range(0, 4000, 7)]
+        assert all(abs(sum(run) / len(run) - mean) < 0.25 for run in runs)
     with pytest.raises(ValueError, match="--accepted 10: above 0 and below the 10 drafted tokens"):
         accepted_trace(10, 10)
 
