@@ -22,7 +22,7 @@ def payloads(clips: Clips) -> dict[str, dict[str, Any]]:
         "video at the prompt's end": request(VIDEO, video=clips.other),
         "two videos": request(chat(VIDEO + VIDEO + "same?"), video=[clips.short, clips.other]),
         "a long video after a short one": request(
-            chat(VIDEO + VIDEO + "longer?"), video=[clips.one_frame, clips.long]
+            chat(VIDEO + VIDEO + "longer?"), video=[clips.short, clips.long]
         ),
         "video and image": request(
             chat(VIDEO + IMAGE + "which?"), video=clips.short, image=clips.picture
