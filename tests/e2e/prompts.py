@@ -49,3 +49,8 @@ def answer_all(server: LocalServer, payloads: list[dict[str, Any]]) -> list[dict
     """Generate concurrently, answers in the order of the payloads."""
     with ThreadPoolExecutor(len(payloads)) as pool:
         return list(pool.map(lambda payload: answer(server, payload), payloads))
+
+
+def flush(server: LocalServer) -> None:
+    """Empty the radix cache once the server is idle, which it is a moment after it answered."""
+    server.post("/flush_cache?timeout=60", {}).raise_for_status()

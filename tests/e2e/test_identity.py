@@ -6,7 +6,7 @@ import pytest
 
 from lvspec_sglang.serving import LocalServer
 from tests.e2e.conftest import CHUNK, Clips, Servers
-from tests.e2e.prompts import IMAGE, VIDEO, answer, answer_all, chat, request
+from tests.e2e.prompts import IMAGE, VIDEO, answer, answer_all, chat, flush, request
 
 SCHEMA = '{"type": "array", "items": {"type": "integer"}, "maxItems": 4}'
 DRAFTS = ("near", "same", "other")
@@ -114,7 +114,7 @@ def test_a_second_turn_is_cached_as_without_speculation(
     first = request(chat(question), video=clips.other)
     said = servers.alone.generate(**first)["text"]
     for server in (servers.alone, getattr(servers, draft)):
-        server.post("/flush_cache", {}).raise_for_status()
+        flush(server)
     second = request(chat(question, said, "and then?"), video=clips.other)
     alone, lvspec = (
         [server.generate(**payload) for payload in (first, second)]

@@ -7,7 +7,7 @@ import pytest
 
 from lvspec_sglang.serving import LocalServer
 from tests.e2e.conftest import Clips, Servers
-from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
+from tests.e2e.prompts import VIDEO, answer, answer_all, chat, flush, request
 
 KEEP = {"near": 0.25, "same": 1.0, "other": 0.1}
 PREFILLED, ENCODED, CHOSEN = (
@@ -41,7 +41,7 @@ def test_eight_users_on_one_video_pay_for_it_once(
     asked = [f"{number}, what does the user see?" for number in range(8)]
     users = [request(chat(VIDEO + text), 12, video=clips.other) for text in asked]
     texts = sum(answer(servers.alone, request(chat(text), 1))["prompt"][0] + 2 for text in asked)
-    server.post("/flush_cache", {}).raise_for_status()
+    flush(server)
     first = spent(server, users)
     assert first[ENCODED] == 1
     assert first.get(CHOSEN, 0) == (draft == "near")
@@ -60,7 +60,7 @@ def test_eight_users_on_one_video_pay_for_it_once(
 def test_a_video_that_nobody_drafts_from_at_first_is_chosen_from_all_the_same(
     servers: Servers, clips: Clips
 ) -> None:
-    servers.near.post("/flush_cache", {}).raise_for_status()
+    flush(servers.near)
     penalised = request(chat(VIDEO + "first"), 4, video=clips.other, repetition_penalty=1.3)
     assert spent(servers.near, [penalised])[CHOSEN] == 1
     after = spent(servers.near, [request(chat(VIDEO + "then"), 12, video=clips.other)])
@@ -86,7 +86,7 @@ def test_forks_of_one_conversation(servers: Servers, clips: Clips, draft: str) -
         request(chat(VIDEO + "fork", said, f"branch {n}"), 30, video=clips.other) for n in range(4)
     ]
     want = [answer(servers.alone, payload) for payload in forks]
-    server.post("/flush_cache", {}).raise_for_status()
+    flush(server)
     assert answer(server, first) == answer(servers.alone, first)
     assert answer_all(server, forks) == want
     assert [answer(server, payload) for payload in forks] == want

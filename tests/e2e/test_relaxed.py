@@ -8,7 +8,7 @@ import pytest
 from lvspec_sglang.serving import LocalServer
 from lvspec_sglang.verify.rule import Kind
 from tests.e2e.conftest import Clips, Servers
-from tests.e2e.prompts import IMAGE, VIDEO, answer, answer_all, chat, request
+from tests.e2e.prompts import IMAGE, VIDEO, answer, answer_all, chat, flush, request
 
 
 def relaxed_tokens(meta: dict[str, Any]) -> int:
@@ -115,7 +115,7 @@ def scores(server: LocalServer, payload: dict[str, Any]) -> list[float]:
 def test_scores_and_thresholds_are_the_requests_own(servers: Servers, clips: Clips) -> None:
     """Whoever had the rows and slots before, and wherever the video's KV comes from."""
     asked = relaxed(clips, "whose scores", preset="paper", trace=True)
-    servers.near.post("/flush_cache", {})
+    flush(servers.near)
     alone = scores(servers.near, asked)
     others = [
         request(
@@ -127,14 +127,14 @@ def test_scores_and_thresholds_are_the_requests_own(servers: Servers, clips: Cli
     answer_all(servers.near, others)
     assert scores(servers.near, asked) == pytest.approx(alone, abs=1e-4)
     answer_all(servers.near, others)
-    servers.near.post("/flush_cache", {})
+    flush(servers.near)
     assert scores(servers.near, asked) == pytest.approx(alone, abs=1e-4)
 
 
 def test_cosines_follow_the_radix_cache(servers: Servers, clips: Clips) -> None:
     """``same`` scores by cosine: a second user reads what the first one's prefill left."""
     asked = relaxed(clips, "cosine", loose_ratio=0.5, trace=True)
-    servers.same.post("/flush_cache", {})
+    flush(servers.same)
     first = scores(servers.same, asked)
     assert 0.1 < max(first) < 1.0
     again = servers.same.generate(**asked)["meta_info"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from lvspec_sglang.clips import moving_square, write_clip
 from lvspec_sglang.serving import LocalServer
 from tests.e2e.conftest import Clips, Servers
-from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
+from tests.e2e.prompts import VIDEO, answer, answer_all, chat, flush, request
 
 
 def load(server: LocalServer, model: Path) -> bool:
@@ -24,13 +24,15 @@ def test_a_draft_of_another_width_does_not_take_the_targets_weights(
     before = answer(servers.alone, text)
     try:
         for server in (servers.alone, servers.other):
+            flush(server)  # an update fails that cannot
             assert load(server, checkpoints["near"])
         after = answer_all(servers.alone, [text, video])
         assert after[0] != before
         assert answer_all(servers.other, [text, video]) == after
     finally:
         for server in (servers.alone, servers.other):
-            load(server, checkpoints["target"])
+            flush(server)
+            assert load(server, checkpoints["target"])
     assert answer(servers.other, text) == before
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lvspec_sglang.clips import moving_square
 from lvspec_sglang.serving import LocalServer
-from tests.e2e.prompts import IMAGE, chat, request
+from tests.e2e.prompts import IMAGE, chat, flush, request
 from tests.models.mini_pair.conftest import truths
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -42,7 +42,7 @@ def test_a_frontend_program_forks_over_questions_on_one_video(
 ) -> None:
     truth = truths(world)[0]
     video = str(world / truth["video"])
-    pair["lvspec"].post("/flush_cache", {})
+    flush(pair["lvspec"])
     printed = run("frontend_program.py", video, "--url", pair["lvspec"].url)
     for kind in ("count", "moving", "backdrop"):
         asked = next(item for item in truth["questions"] if item["kind"] == kind)
