@@ -101,18 +101,18 @@ def run(arguments: argparse.Namespace) -> None:
     shape = SHAPES[arguments.shape]
     machine = Machine(copy_bandwidth(device), product_rate(device))
     rows = [accept_row(batch, device) for batch in batches]
-    for video, batch in product(videos, batches):
-        for shared in (False, True) if batch > 1 else (False,):
-            case = Case(shape, video, batch, shared, device)
-            rows += attention_rows(case, machine, device)
     record = new_record("kernels") | {
         "shape": arguments.shape,
         "machine": machine._asdict(),
         "rows": rows,
     }
+    for video, batch in product(videos, batches):
+        for shared in (False, True) if batch > 1 else (False,):
+            case = Case(shape, video, batch, shared, device)
+            rows += attention_rows(case, machine, device)
+            if arguments.json:
+                write_record(arguments.json, record)
     _print(record)
-    if arguments.json:
-        write_record(arguments.json, record)
 
 
 def accept_row(batch: int, device: str) -> dict[str, Any]:
