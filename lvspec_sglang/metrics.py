@@ -145,10 +145,10 @@ class Committed:
             rounds = [(n, drafted) for n, drafted in zip(lengths, self.drafted, strict=True) if n]
             for drafted, many in Counter(drafted for _, drafted in rounds).items():
                 count("rounds", many, decoding="drafted" if drafted else "plain")
-            lengths = [length for length, drafted in rounds if drafted]
-            observe("accept_length", lengths)
+            accepted = [length for length, drafted in rounds if drafted]
+            observe("accept_length", accepted)
             if any(self.drafted):
-                count("drafted_tokens", len(lengths) * (self.kinds.shape[1] - 1))
+                count("drafted_tokens", len(accepted) * (self.kinds.shape[1] - 1))
                 observe("shared_prefix_groups", self.readers)
         if self.scores is not None:
             self.scores.observe(lengths)

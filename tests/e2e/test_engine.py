@@ -24,9 +24,14 @@ def test_the_engine_with_overlap_scheduling_answers_as_the_target_alone(
     ]
     with LocalServer(checkpoints["target"], "--dtype", "float32") as alone:
         wanted = [answer(alone, payload)["ids"][0] for payload in payloads]
+    relax = {"custom_params": {"lvspec": {"preset": "paper", "trace": True}}}
+    relaxed = request(chat(VIDEO + "relaxed"), 90, video=clips.short, ignore_eos=True, **relax)
     config = {"preset": "strict", "draft_length": DRAFT_LENGTH}
-    answers = generate(ON_CPU, checkpoints, [payloads], config)
+    *answers, loose = generate(ON_CPU, checkpoints, [[*payloads, relaxed]], config)
     assert [given["output_ids"] for given in answers] == wanted
+    # It outlives those before it in the batch, one of which is never drafted for.
+    assert len(loose["meta_info"]["lvspec_trace"]["kind"]) == len(loose["output_ids"]) == 90
+    assert loose["meta_info"]["lvspec"]["loose"] > 0
 
 
 def test_an_answer_that_fills_the_pool_is_not_lost(checkpoints: dict[str, Path]) -> None:

@@ -27,21 +27,20 @@ def names() -> set[str]:
 
 
 def test_a_round_is_counted_as_it_was_committed() -> None:
-    """Of four requests one had ended, one was cut off by a stop string, and one is not drafted."""
+    """Of four requests one had ended, one is not drafted, and one was cut off by a stop string."""
     before = counters.snapshot()
     reqs = [SimpleNamespace(customized_info=None) for _ in range(4)]
     committed = Committed(
-        kinds=torch.tensor([[0, 1, 3], [0, 0, 4], [0, 3, 3], [3, 3, 3]], dtype=torch.int8),
-        drafted=[True, True, True, False],
+        kinds=torch.tensor([[0, 3, 3], [3, 3, 3], [0, 1, 3], [0, 0, 4]], dtype=torch.int8),
+        drafted=[True, False, True, True],
         readers=[2, 1],
         scores=Scores(
-            [True, True, False, False],
-            torch.tensor([[0.25, 0.25], [0.5, 0.5], [4.0, 4.0], [4.0, 4.0]]),
-            torch.tensor([0.5, *[float("-inf")] * 3]),
+            [False, False, True, True],
+            torch.tensor([[4.0, 4.0], [4.0, 4.0], [0.25, 0.25], [0.5, 0.5]]),
+            torch.tensor([*[float("-inf")] * 2, 0.5, float("-inf")]),
         ),
     )
-    commits = [SimpleNamespace(token_ids=[5, 6, 7]), SimpleNamespace(token_ids=[8]), None,
-               SimpleNamespace(token_ids=[9])]  # fmt: skip
+    commits = [None, *(SimpleNamespace(token_ids=ids) for ids in ([9], [5, 6, 7], [8]))]
     committed.copy_to_host(torch.clone).consume(SimpleNamespace(reqs=reqs), commits)
 
     after = counters.snapshot()
@@ -64,7 +63,7 @@ def test_a_round_is_counted_as_it_was_committed() -> None:
     }
     assert buckets['lvspec_accept_length_bucket{le="1.0"}'] == 1
     assert [req.customized_info and req.customized_info[INFO_KEY] for req in reqs] == [
-        [0, 1, 3], [0], None, [3],
+        None, [3], [0, 1, 3], [0],
     ]  # fmt: skip
 
 
