@@ -74,7 +74,7 @@ def default_relax(config: LVSpecConfig, measured: bool, words: bool = True) -> R
 
 
 def connect(
-    relaxation: Relaxation, runner: Any, family: VisionFamily, queries: int
+    relaxation: Relaxation, runner: Any, family: VisionFamily, queries: int, share_from: int
 ) -> Callable[[int], None]:
     """Have the target report what the scorer reads, and its backend share videos if it can.
 
@@ -85,6 +85,7 @@ def connect(
         runner: the target's ``ModelRunner``, its pools allocated and its backend built.
         family: knows the target's inner decoder.
         queries: the most tokens a verify forward takes.
+        share_from: tokens of KV that reading videos together has to save.
 
     Returns:
         What to call with a verify forward's number of tokens before its scores are read.
@@ -113,7 +114,8 @@ def connect(
         )
     shares = None if get_memory().disable_radix_cache else getattr(backend, "shares", None)
     backend.verify_variants = GraphVariants(scorer, shares)
-    backend.sharing = shares is not None
+    if shares is not None:
+        backend.share_from = share_from
     if scorer.reads == "nothing":
         return _nothing
     from lvspec_sglang.attention.mass_hook import read_table_until, watch

@@ -23,7 +23,7 @@ START_TIMEOUT_S = 600.0
 START_TIMEOUT_ENV = "LVSPEC_START_TIMEOUT_S"
 LOGS_ENV = "LVSPEC_SERVER_LOGS"
 METRICS, METRICS_ENV = "--enable-metrics", "PROMETHEUS_MULTIPROC_DIR"
-MEMORY = "--mem-fraction-static"
+MEMORY, POOL = "--mem-fraction-static", "--max-total-tokens"
 SHARED = 0.85  # of a GPU's free memory; the rest is for what servers on it compute
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -180,15 +180,16 @@ def together(
 ) -> Iterator[None]:
     """Start ``servers``, ``wait`` until all answer, and stop them in the end.
 
-    On the CPU as many start at once as it has cores: more would starve each other until the host
-    gives one up. On a GPU one starts when the one before it is ready, with its share of the memory
-    that is free then.
+    As many start at once as there are cores: more would starve each other until the host gives
+    one up. On a GPU one starts when the one before it is ready, with its share of the memory that
+    is free then, unless all are told how many tokens of KV to hold.
     """
     with contextlib.ExitStack() as stack:
         at_once = os.cpu_count() or 1
         if _on_gpu():
             share_memory(servers)
-            at_once = 1
+            if not all(POOL in server.command for server in servers):
+                at_once = 1
         for first in range(0, len(servers), at_once):
             group = servers[first : first + at_once]
             for server in group:

@@ -93,7 +93,8 @@ class LVSpecWorker(BaseSpecWorker):
         super().init_attention_backends()
         runner, family = self.target_worker.model_runner, self.draft.embedder.family
         queries = self.width * self.relaxation.rows
-        self.report = connect(self.relaxation, runner, family, queries)
+        share_from = self.config.share_from
+        self.report = connect(self.relaxation, runner, family, queries, share_from)
         self.drafting.verify_width = partial(verify_width, runner.attn_backend, width=self.width)
         self.following.default = default_relax(
             self.config,

@@ -11,19 +11,19 @@ import torch
 from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 from lvspec_sglang.attention.chain import Call, Calls, ChainAttention, Shape, bundle
-from lvspec_sglang.attention.chain_plan import Context, shares
+from lvspec_sglang.attention.chain_plan import Context, saved_tokens
 
 
 class ChainBackend:
     """Before a host backend in the bases of a class: takes TARGET_VERIFY from it.
 
     Attributes:
-        sharing: whether requests on one video may read it together, which captured graphs need a
-            variant for.
+        share_from: tokens of KV that reading videos together has to save before it is done; None
+            where it never is. Captured graphs need a variant for it.
         padded_tokens: see ``verify_width``.
     """
 
-    sharing = False
+    share_from: int | None = None
     padded_tokens = 256
     token_to_kv_pool: Any
 
@@ -50,7 +50,7 @@ class ChainBackend:
 
     def shares(self, contexts: Sequence[Context]) -> bool:
         """Whether a batch of ``contexts`` reads videos together."""
-        return self.sharing and shares(contexts)
+        return self.share_from is not None and saved_tokens(contexts) >= self.share_from
 
     def init_forward_metadata(self, forward_batch: Any) -> None:
         if not forward_batch.forward_mode.is_target_verify():

@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import torch
 
-MIN_SHARED_TOKENS = 256
-
 
 class Context(NamedTuple):
     """What of a request in a verify forward is known on the host.
@@ -77,10 +75,9 @@ def readers(contexts: Sequence[Context]) -> list[int]:
     return [len(group) for group in groups(contexts) if contexts[group[0]].spans]
 
 
-def shares(contexts: Sequence[Context]) -> bool:
-    """Whether reading videos together saves a layer enough keys to pay for a second call."""
-    saved = sum((len(group) - 1) * contexts[group[0]].visual_tokens for group in groups(contexts))
-    return saved >= MIN_SHARED_TOKENS
+def saved_tokens(contexts: Sequence[Context]) -> int:
+    """Tokens whose KV a layer reads less where requests on one video read it together."""
+    return sum((len(group) - 1) * contexts[group[0]].visual_tokens for group in groups(contexts))
 
 
 def whole(contexts: Sequence[Context], seq_lens: Sequence[int], width: int) -> Part:

@@ -29,7 +29,7 @@ from sglang.srt.platforms.interface import PlatformCapabilities
 from triton.runtime.interpreter import GridExecutor
 
 from lvspec_sglang import worker
-from lvspec_sglang.attention import chain_backend, chain_plan
+from lvspec_sglang.attention import chain_backend
 from lvspec_sglang.draft import batches
 from lvspec_sglang.draft import model as draft_model
 from lvspec_sglang.drafting import Drafting
@@ -140,8 +140,7 @@ give_kernels_to_the_hosts_backends()
 capture_graphs()
 note_forwards()
 keep_from_the_host_what_a_device_has()
-# Small enough for tiny videos to be shared, and for three padded chains to be too many.
-chain_plan.MIN_SHARED_TOKENS = 16
+# Small enough for three padded chains to be too many.
 chain_backend.ChainBackend.padded_tokens = 12
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ TOKENS = 12
 STEPS = 4
 CONTEXT = 331  # the longest request fills what the host lets it have of it
 LENGTHS = "4,2,1,0,4,2,1,0,2"  # while one request is asked at a time
-CONFIG = {"preset": "strict", "pruning": "verifier", "keep": 0.5, "keep_at_least": 1}
+CONFIG = {
+    "preset": "strict", "pruning": "verifier", "keep": 0.5, "keep_at_least": 1, "share_from": 16,
+}  # fmt: skip
 OPTIONS = {
     "speculative_num_steps": STEPS, "max_total_tokens": 4096, "context_length": CONTEXT,
     "triton_attention_num_kv_splits": 2,

@@ -22,6 +22,7 @@ GIVEN = shlex.split(os.environ.get("LVSPEC_GPU_SERVER_ARGS", ""))
 # In log probability. Verify and decode kernels round bfloat16 logits differently, by a step or two.
 TIE = 0.05
 LIKELIEST = 8
+SHARE_FROM = 256  # tokens of tiny videos, which do not have enough of them for it to pay
 # Heads as wide as the kernels of the attention backends take them.
 SHAPE = tiny.TinyShape(hidden=512, layers=4, heads=4, kv_heads=2)
 
@@ -50,7 +51,7 @@ def servers(folder: Path, *arguments: str) -> tuple[LocalServer, LocalServer]:
         "--random-seed", "1", "--mem-fraction-static", "0.2", "--dtype", "bfloat16",
         "--decode-log-interval", "1", "--cuda-graph-max-bs-decode", "8", *GIVEN, *arguments,
     )  # fmt: skip
-    config = {"preset": "strict", "draft_length": {"measure": False}}
+    config = {"preset": "strict", "draft_length": {"measure": False}, "share_from": SHARE_FROM}
     lvspec = LocalServer(
         target, *common, "--speculative-algorithm", "LVSPEC",
         "--speculative-draft-model-path", str(draft), "--lvspec-config", json.dumps(config),

@@ -5,11 +5,10 @@ Deterministic mode turns the radix cache off there, so these servers run without
 
 from pathlib import Path
 
-from lvspec_sglang.attention.chain_plan import MIN_SHARED_TOKENS
 from lvspec_sglang.serving import together
 from tests.e2e.conftest import Clips, clips  # noqa: F401  (a fixture)
 from tests.e2e.prompts import VIDEO, answer, answer_all, chat, request
-from tests.gpu.test_serving import assert_captured, assert_same, servers
+from tests.gpu.test_serving import SHARE_FROM, assert_captured, assert_same, servers
 
 USERS = 8
 TOKENS = 3000  # so many that the first user still reads when the last one's video is decoded
@@ -30,7 +29,7 @@ def test_answers_about_a_video_shared_on_flashinfer_are_the_targets(
         first = answer(lvspec, users[0])  # from here on the cache owns the video's slots
         text = answer(lvspec, request(chat("user 0"), 1))
         visual = first["prompt"][0] - text["prompt"][0]
-        assert (USERS - 1) * visual >= MIN_SHARED_TOKENS
+        assert (USERS - 1) * visual >= SHARE_FROM
         before = lvspec.counters()
         assert_same(alone, users, answer_all(lvspec, users), expected)
         after = lvspec.counters()

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvspec_sglang.attention.chain import Call, Calls, ChainAttention, Shape, bundle
-from lvspec_sglang.attention.chain_plan import Context, groups, readers, shares, split, whole
+from lvspec_sglang.attention.chain_backend import ChainBackend
+from lvspec_sglang.attention.chain_plan import Context, groups, readers, split, whole
 from lvspec_sglang.attention.masses import Masses
 from lvspec_sglang.attention.variants import PLAIN, SCORED, SHARED, GraphVariants
 from lvspec_sglang.relevance.attention import AttentionMass
@@ -179,7 +180,10 @@ def test_what_a_batch_needs() -> None:
         )
         return [variants.select(batch) for batch in batches]
 
-    flashinfer, other = GraphVariants(scorer, shares), GraphVariants(scorer)
+    backend = ChainBackend()
+    assert not backend.shares(both)
+    backend.share_from = 600
+    flashinfer, other = GraphVariants(scorer, backend.shares), GraphVariants(scorer)
     assert flashinfer.capture_labels == (SHARED, SCORED, PLAIN)
     assert other.capture_labels == (SCORED, PLAIN)
     assert GraphVariants(RandomScores(())).capture_labels == (PLAIN,)

@@ -111,6 +111,7 @@ def test_custom_params_are_an_object_or_ask_for_nothing() -> None:
         ('{"pruning": "best"}', "pruning 'best': one of none, uniform, verifier, unbiased"),
         ('{"keep": 0}', "keep 0: above 0, up to 1"),
         ('{"keep_at_least": 0.5}', "keep_at_least 0.5: a whole number from 0"),
+        ('{"share_from": 0}', "share_from 0: a whole number from 1"),
         ('{"keep": 10}', "keep 10: from 0.0 to 1.0"),
         ('{"keep": "10 %"}', "keep '10 %': a number"),
         ('{"loose_ratio": 0.5, "visual_floor": 0.1}', "give a floor above 0 beside it"),

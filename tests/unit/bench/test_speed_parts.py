@@ -124,18 +124,22 @@ def test_a_fraction_given_is_kept_and_one_server_keeps_the_hosts(
     assert one.command == before
 
 
-@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize(
+    ("on_gpu", "arguments", "one_by_one"),
+    [(False, (), False), (True, (), True), (True, ("--max-total-tokens", "4000"), False)],
+)
 def test_on_a_gpu_a_server_starts_when_the_one_before_it_is_ready(
-    make_server: Callable[..., LocalServer], monkeypatch: pytest.MonkeyPatch, on_gpu: bool
-) -> None:
+    make_server: Callable[..., LocalServer], monkeypatch: pytest.MonkeyPatch,
+    on_gpu: bool, arguments: tuple[str, ...], one_by_one: bool,
+) -> None:  # fmt: skip
     told: list[tuple[str, int]] = []
-    servers = [make_server(), make_server()]
+    servers = [make_server(*arguments), make_server(*arguments)]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
     monkeypatch.setattr(LocalServer, "start", lambda self: told.append(("start", self.port)))
     with together(*servers, wait=lambda server: told.append(("ready", server.port))):
         first, second = ([(what, server.port) for what in ("start", "ready")] for server in servers)
     in_turn = [*first, *second]
-    assert told == (in_turn if on_gpu else [first[0], second[0], first[1], second[1]])
+    assert told == (in_turn if one_by_one else [first[0], second[0], first[1], second[1]])
     assert [("--mem-fraction-static" in server.command) for server in servers] == [on_gpu] * 2
 
 
