@@ -19,6 +19,7 @@ from lvspec_sglang.counters import count
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel, Prompt
 from lvspec_sglang.draft.vision import prompt_rope, visible_spans
+from lvspec_sglang.metrics import Asked
 from lvspec_sglang.relaxation import MAX_STOP_TOKENS, Relaxation
 from lvspec_sglang.upload import upload
 
@@ -143,10 +144,15 @@ class Following:
         rows = (req.kv.req_pool_idx for req in reqs)
         return [self.by_row[row] for row in rows if row in self.by_row]
 
-    def traced(self, reqs: Iterable[Req]) -> list[bool]:
-        """Which of ``reqs`` ask for the trace of their tokens."""
-        rows = (req.kv.req_pool_idx for req in reqs)
-        return [row in self.by_row and self.by_row[row].config.trace for row in rows]
+    def asked(self, reqs: Iterable[Req]) -> Asked:
+        """What is known of ``reqs``; one that is not followed asks for nothing."""
+        found = [self.by_row.get(req.kv.req_pool_idx) for req in reqs]
+        configs = [followed.config if followed is not None else None for followed in found]
+        return Asked(
+            [followed is not None for followed in found],
+            [config is not None and not config.relax.strict for config in configs],
+            [config is not None and config.trace for config in configs],
+        )
 
     def contexts(self, reqs: Iterable[Req]) -> list[Context]:
         """What a verify forward may know of ``reqs`` without asking the device.
@@ -164,15 +170,6 @@ class Following:
                 owned = req.kv.cache_protected_len >= followed.spans[-1][1]
                 contexts.append(Context(row, followed.spans, followed.prefix if owned else None))
         return contexts
-
-    def speculated(self, reqs: Iterable[Req]) -> list[bool]:
-        """Which of ``reqs`` the draft follows."""
-        return [req.kv.req_pool_idx in self.by_row for req in reqs]
-
-    def relaxed(self, reqs: Iterable[Req]) -> list[bool]:
-        """Which of ``reqs`` are verified loosely."""
-        rows = (req.kv.req_pool_idx for req in reqs)
-        return [row in self.by_row and not self.by_row[row].config.relax.strict for row in rows]
 
 
 def prompt_digest(ids: Iterable[int], *keys: str | None) -> Hashable:

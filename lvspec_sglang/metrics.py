@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lvspec_sglang.counters import count, observe, set_gauge
-from lvspec_sglang.verify.rule import Evidence, Kind, Verdict
+from lvspec_sglang.verify.rule import Evidence, Kind, Verdict, plain
 
 INFO_KEY = "lvspec_tokens"
 TRACE_COLUMNS = (
@@ -18,6 +18,20 @@ TRACE_COLUMNS = (
 NOTHING_DRAFTED = -1
 
 Copy = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Asked(NamedTuple):
+    """What is known of the requests of a batch, an entry each.
+
+    Attributes:
+        speculated: whether the draft follows it.
+        relaxed: whether it is verified loosely.
+        traced: whether it asks for the trace of its tokens.
+    """
+
+    speculated: list[bool]
+    relaxed: list[bool]
+    traced: list[bool]
 
 
 @dataclass(frozen=True)
@@ -55,11 +69,6 @@ class Trace:
                 "guarded": evidence.guarded,
             }
         return cls(wanted, columns)
-
-    @classmethod
-    def of_prefill(cls, wanted: list[bool], tokens: torch.Tensor) -> "Trace | None":
-        """The trace of the first tokens, ``[batch]``, which nobody drafted."""
-        return cls(wanted, {"target": tokens[:, None]}) if any(wanted) else None
 
 
 class Scores(NamedTuple):
@@ -104,6 +113,37 @@ class Committed:
     scores: Scores | None = None
     readers: Sequence[int] = ()
     prefill_seconds: Callable[[], float] | None = None
+
+    @classmethod
+    def of_prefill(cls, asked: Asked, tokens: torch.Tensor) -> "Committed":
+        """Of the first tokens, ``[batch]``, which nobody drafted."""
+        first = tokens[:, None]
+        trace = Trace(asked.traced, {"target": first}) if any(asked.traced) else None
+        return cls(plain(first).kinds, trace)
+
+    @classmethod
+    def of_round(
+        cls,
+        asked: Asked,
+        drafted: torch.Tensor,
+        target: torch.Tensor,
+        verdict: Verdict,
+        evidence: Evidence | None,
+        readers: Sequence[int],
+        prefill_seconds: Callable[[], float] | None,
+    ) -> "Committed":
+        """Of a round, ``verdict`` what ``rule.accept`` made of ``drafted``, ``[batch, K]``, the
+        ``target``'s own tokens, ``[batch, K + 1]``, and the ``evidence``."""
+        scores = evidence and Scores(asked.relaxed, evidence.relevance, verdict.threshold)
+        drafts = drafted.shape[1] > 0
+        return cls(
+            verdict.kinds,
+            Trace.of_round(asked.traced, drafted, target, verdict, evidence),
+            [drafts and speculated for speculated in asked.speculated],
+            scores,
+            readers,
+            prefill_seconds,
+        )
 
     def copy_to_host(self, copy: Copy) -> "Committed":
         """Start the copies; the scheduler waits for them with the rest of the result."""

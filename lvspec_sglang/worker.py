@@ -17,14 +17,13 @@ from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_m
 from lvspec_sglang import counters, ranks
 from lvspec_sglang.attention.chain_plan import readers
 from lvspec_sglang.attention.verify_width import verify_width
-from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.config_json import server_config
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel
 from lvspec_sglang.draft.self_draft import make_draft
 from lvspec_sglang.drafting import Drafted, Drafting
 from lvspec_sglang.following import Following
-from lvspec_sglang.metrics import Committed, Scores, Trace
+from lvspec_sglang.metrics import Committed
 from lvspec_sglang.relaxation import Relaxation
 from lvspec_sglang.scoring import connect, default_relax, make_relaxation
 from lvspec_sglang.spec_input import LVSpecDraftInput
@@ -164,10 +163,8 @@ class LVSpecWorker(BaseSpecWorker):
                 self.following.begin(req)
         result.next_draft_input = LVSpecDraftInput(result.next_token_ids.long())
         first = result.next_draft_input.bonus_tokens
-        result.logits_output.auxiliary_device_output = Committed(
-            plain(first[:, None]).kinds,
-            Trace.of_prefill(self.following.traced(batch.reqs), first),
-        )
+        asked = self.following.asked(batch.reqs)
+        result.logits_output.auxiliary_device_output = Committed.of_prefill(asked, first)
         return result
 
     def _verify_round(
@@ -181,20 +178,16 @@ class LVSpecWorker(BaseSpecWorker):
         rows, width, count = batch.req_pool_indices, drafted.chain.shape[1], 1 + drafted.length
         chain = drafted.chain[:, :count]
         tokens = chain[:, 1:]
-        followed = self.following.of(batch.reqs) if drafted.length else []
-        relaxed = [r for f in followed if not (r := f.config.relax).strict]
-        self.relaxation.scorer.listening = bool(relaxed)
+        asked = self.following.asked(batch.reqs)
+        relaxed = drafted.length > 0 and any(asked.relaxed)
+        self.relaxation.scorer.listening = relaxed
         contexts = self.following.contexts(batch.reqs)
+        pool, target_worker = self.req_to_token_pool, self.target_worker
         forward_batch, can_run_graph = prepare_verify(
-            batch,
-            drafted.chain,
-            self.draft.view,
-            self.req_to_token_pool,
-            self.target_worker,
-            contexts,
+            batch, drafted.chain, self.draft.view, pool, target_worker, contexts
         )
         tree = GrammarTree.from_linear_chain(chain) if batch.has_grammar else None
-        logits_output = self.target_worker.forward_batch_generation(
+        logits_output = target_worker.forward_batch_generation(
             batch=None, forward_batch=forward_batch, is_verify=True
         ).logits_output
         logits = without_padding(logits_output.next_token_logits, width, count)
@@ -207,11 +200,9 @@ class LVSpecWorker(BaseSpecWorker):
             barrier=grammar_barrier,
         )
         positions = without_padding(batch.spec_info.positions, width, count)
-        sampler = self.target_worker.model_runner.sampler
+        sampler = target_worker.model_runner.sampler
         target = choose_target_tokens(sampler, logits, batch.sampling_info, positions, count)
-        evidence = None
-        if relaxed:
-            evidence = self._evidence(batch, width, tokens, target, logits, relaxed)
+        evidence = self._evidence(batch, width, tokens, target, logits) if relaxed else None
         if drafted.length:
             decided = self.accept(tokens, target, self.relaxation.policy(rows), evidence)
         else:
@@ -227,14 +218,9 @@ class LVSpecWorker(BaseSpecWorker):
             compute_spec_logprobs(
                 batch, logits_output, verdict.tokens.flatten(), chain_stride=count
             )
-        logits_output.auxiliary_device_output = Committed(
-            verdict.kinds,
-            Trace.of_round(self.following.traced(batch.reqs), tokens, target, verdict, evidence),
-            [drafted.length > 0 and known for known in self.following.speculated(batch.reqs)],
-            evidence
-            and Scores(self.following.relaxed(batch.reqs), evidence.relevance, verdict.threshold),
-            readers(contexts),
-            drafted.prefill_seconds,
+        seen = readers(contexts)
+        logits_output.auxiliary_device_output = Committed.of_round(
+            asked, tokens, target, verdict, evidence, seen, drafted.prefill_seconds
         )
         bonus = verdict.tokens.gather(1, verdict.accept_lens.long()[:, None] - 1)[:, 0]
         return GenerationBatchResult(
@@ -249,19 +235,14 @@ class LVSpecWorker(BaseSpecWorker):
         )
 
     def _evidence(
-        self,
-        batch: ScheduleBatch,
-        width: int,
-        tokens: torch.Tensor,
-        target: torch.Tensor,
+        self, batch: ScheduleBatch, width: int, tokens: torch.Tensor, target: torch.Tensor,
         logits: torch.Tensor,
-        relaxed: list[RelaxConfig],
-    ) -> Evidence:
+    ) -> Evidence:  # fmt: skip
         """What the verify forward under way, of ``width`` tokens a request, says of the drafted
         ``tokens``, ``[batch, K]``."""
         self.report(len(batch.reqs) * width)
         reach = max(req.kv.kv_allocated_len for req in batch.reqs)
-        entropy = any(relax.rule == "fly" for relax in relaxed)
+        entropy = any(f.config.relax.rule == "fly" for f in self.following.of(batch.reqs))
         return ranks.mean_evidence(
             self.relaxation.evidence(
                 batch.req_pool_indices, width, tokens, target, logits, reach, entropy
