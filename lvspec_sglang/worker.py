@@ -16,7 +16,7 @@ from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_m
 
 from lvspec_sglang import counters, ranks
 from lvspec_sglang.attention.chain_plan import readers
-from lvspec_sglang.attention.verify_width import verify_width
+from lvspec_sglang.attention.verify_width import planning, verify_width
 from lvspec_sglang.config_json import server_config
 from lvspec_sglang.draft.kept import KeptTokens
 from lvspec_sglang.draft.model import DraftModel
@@ -187,9 +187,10 @@ class LVSpecWorker(BaseSpecWorker):
             batch, drafted.chain, self.draft.view, pool, target_worker, contexts
         )
         tree = GrammarTree.from_linear_chain(chain) if batch.has_grammar else None
-        logits_output = target_worker.forward_batch_generation(
-            batch=None, forward_batch=forward_batch, is_verify=True
-        ).logits_output
+        with planning(target_worker.model_runner.attn_backend, width):
+            logits_output = target_worker.forward_batch_generation(
+                batch=None, forward_batch=forward_batch, is_verify=True
+            ).logits_output
         logits = without_padding(logits_output.next_token_logits, width, count)
         logits_output.next_token_logits = logits
         batch.sampling_info.grammar_mask = tree and build_grammar_vocab_mask(
@@ -218,9 +219,8 @@ class LVSpecWorker(BaseSpecWorker):
             compute_spec_logprobs(
                 batch, logits_output, verdict.tokens.flatten(), chain_stride=count
             )
-        seen = readers(contexts)
         logits_output.auxiliary_device_output = Committed.of_round(
-            asked, tokens, target, verdict, evidence, seen, drafted.prefill_seconds
+            asked, tokens, target, verdict, evidence, readers(contexts), drafted.prefill_seconds
         )
         bonus = verdict.tokens.gather(1, verdict.accept_lens.long()[:, None] - 1)[:, 0]
         return GenerationBatchResult(

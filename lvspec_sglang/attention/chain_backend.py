@@ -20,11 +20,9 @@ class ChainBackend:
     Attributes:
         share_from: tokens of KV that reading videos together has to save before it is done; None
             where it never is. Captured graphs need a variant for it.
-        padded_tokens: see ``verify_width``.
     """
 
     share_from: int | None = None
-    padded_tokens = 256
     token_to_kv_pool: Any
 
     def begin_chains(

@@ -29,7 +29,7 @@ from sglang.srt.platforms.interface import PlatformCapabilities
 from triton.runtime.interpreter import GridExecutor
 
 from lvspec_sglang import worker
-from lvspec_sglang.attention import chain_backend
+from lvspec_sglang.attention import verify_width
 from lvspec_sglang.draft import batches
 from lvspec_sglang.draft import model as draft_model
 from lvspec_sglang.drafting import Drafting
@@ -141,7 +141,7 @@ capture_graphs()
 note_forwards()
 keep_from_the_host_what_a_device_has()
 # Small enough for three padded chains to be too many.
-chain_backend.ChainBackend.padded_tokens = 12
+verify_width.PADDED_TOKENS = 12
 
 if __name__ == "__main__":
     main()

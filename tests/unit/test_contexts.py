@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lvspec_sglang.attention.chain_plan import Context
-from lvspec_sglang.config import RelaxConfig, RequestConfig
+from lvspec_sglang.config import PRESETS, RelaxConfig, RequestConfig
 from lvspec_sglang.following import Followed, Following, prompt_digest
 
 SPANS = ((2, 5), (7, 9))
@@ -30,6 +30,19 @@ def test_requests_share_what_the_radix_cache_owns_of_the_same_prompt() -> None:
         Context(3, ((2, 9),), other),
         Context(0),
     ]
+
+
+def test_what_requests_ask_for_is_told_in_their_order() -> None:
+    following = Following(None, None, None, steps=3)  # type: ignore[arg-type]
+    reqs = [make_req(row, 0) for row in (4, 1, 2)]
+    for row, relax, trace in ((4, PRESETS["paper"], False), (2, RelaxConfig(), True)):
+        following.by_row[row] = Followed(
+            reqs[0], None, RequestConfig(relax, trace), (), None, frozenset()  # type: ignore[arg-type]
+        )  # fmt: skip
+    asked = following.asked(reqs)
+    assert asked.speculated == [True, False, True]
+    assert asked.relaxed == [True, False, False]
+    assert asked.traced == [False, False, True]
 
 
 def test_a_prompt_is_known_by_its_ids_and_its_key_space() -> None:
