@@ -37,7 +37,7 @@ def calls(clips: Clips) -> list[list[dict[str, Any]]]:
         request(chat(VIDEO + "two"), TOKENS, video=clips.short),
         request(chat(VIDEO + VIDEO + "both"), TOKENS, video=[clips.short, clips.other]),
     ]
-    undrafted = request(chat(VIDEO + "again"), 16, video=clips.short, min_new_tokens=1)
+    undrafted = request(chat("again"), 6, min_new_tokens=1)  # without a video all come at once
     return [[text], [loose], together, [undrafted] * 3]
 
 
