@@ -26,11 +26,11 @@ def _within(name: str, value: Any, low: float, high: float) -> None:
         raise ValueError(f"{name} {value!r}: from {low} to {high}")
 
 
-def _whole_number(name: str, value: Any, most: int | None) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _whole_number(name: str, value: Any, least: int = 0, most: int | None = None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
     if not whole or (most is not None and value > most):
         raise ValueError(
-            f"{name} {value!r}: a whole number from 0" + (f" to {most}" if most else "")
+            f"{name} {value!r}: a whole number from {least}" + (f" to {most}" if most else "")
         )
 
 
@@ -71,7 +71,7 @@ class RelaxConfig:
         _within("visual_floor", self.visual_floor, 0.0, 1.0)
         _within("fly_entropy_threshold", self.fly_entropy_threshold, 0.0, MAX_FLY_ENTROPY)
         for name in ("draft_shift", "target_shift", "fly_window_size"):
-            _whole_number(name, getattr(self, name), MAX_SHIFT)
+            _whole_number(name, getattr(self, name), most=MAX_SHIFT)
 
     @property
     def threshold_floor(self) -> float:
@@ -123,9 +123,7 @@ class DraftLengthConfig:
             value = getattr(self, name)
             if value is None and name == "above":
                 continue
-            least = 0 if name == "above" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"draft_length {name} {value!r}: a whole number from {least}")
+            _whole_number(f"draft_length {name}", value, least=0 if name == "above" else 1)
         if self.longest < self.run:
             raise ValueError(f"draft_length longest {self.longest}: at least run, {self.run}")
 
@@ -170,10 +168,8 @@ class LVSpecConfig:
         _within("keep", self.keep, 0.0, 1.0)
         if self.keep == 0:
             raise ValueError("keep 0: above 0, up to 1; for example 0.1")
-        _whole_number("keep_at_least", self.keep_at_least, None)
-        _whole_number("share_from", self.share_from, None)
-        if self.share_from == 0:
-            raise ValueError("share_from 0: a whole number from 1")
+        _whole_number("keep_at_least", self.keep_at_least)
+        _whole_number("share_from", self.share_from, least=1)
         for guard in self.guards:
             one_of("guards", guard, GUARDS)
         for layer in self.layers:
