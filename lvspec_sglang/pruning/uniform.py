@@ -28,8 +28,10 @@ def _spread(box: torch.Tensor, kept: int) -> Iterator[int]:
         yield int(box[frames, rows, columns])
     else:
         axis = max(range(3), key=lambda side: box.shape[side])
-        half = box.shape[axis] // 2
-        one, other = box.split([half, box.shape[axis] - half], dim=axis)
-        share = min(one.numel(), (2 * kept * half + box.shape[axis]) // (2 * box.shape[axis]))
+        size, half = box.shape[axis], box.shape[axis] // 2
+        one, other = box.split([half, size - half], dim=axis)
+        # A half token goes to either half, by Thue-Morse, or it would add up on one side.
+        down = int(box[0, 0, 0]).bit_count() % 2
+        share = min(one.numel(), (2 * kept * half + size - down) // (2 * size))
         yield from _spread(one, share)
         yield from _spread(other, kept - share)

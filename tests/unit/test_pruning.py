@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lvspec_sglang.pruning import PRUNERS, Grid, Scores, budget
@@ -43,6 +43,9 @@ def test_the_budget_is_rounded_up(tokens: int, keep: float, kept: int) -> None:
 
 @settings(deadline=None)
 @given(st.integers(4, 24), st.integers(6, 16), st.integers(6, 16), st.floats(0.1, 0.5))
+@example(22, 6, 14, 0.125)
+@example(4, 10, 16, 0.1)
+@example(24, 16, 6, 0.125)
 def test_uniform_is_even_in_space_and_time(
     frames: int, rows: int, columns: int, keep: float
 ) -> None:
