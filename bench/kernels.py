@@ -16,7 +16,9 @@ from lvspec_sglang.attention.chain_plan import Context
 from lvspec_sglang.bench.captured import CapturedAttention, fa3_call, planned_call
 from lvspec_sglang.bench.machine import Machine, copy_bandwidth, product_rate, recorded, time_us
 from lvspec_sglang.bench.shapes import SHAPES, Shape
+from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.record import new_record, write_record
+from lvspec_sglang.relaxation import policy_row
 from lvspec_sglang.relevance.attention import visual_attention
 from lvspec_sglang.verify.quantile import Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Policy, accept
@@ -125,9 +127,10 @@ def accept_row(batch: int, device: str) -> dict[str, Any]:
 
     target = torch.randint(0, 20, (batch, WIDTH), generator=generator, device=device)
     drafted = torch.where(share(batch, steps) < 0.7, target[:, :steps], 30)
-    wide = torch.full((batch,), steps, device=device)
-    half = torch.full((batch,), 0.5, device=device)
-    policy = Policy(wide, half, half, half.sqrt(), wide, wide, half > 1, half, wide)
+    relax = RelaxConfig(
+        loose_ratio=0.5, floor=0.5, visual_floor=0.7, draft_shift=steps, target_shift=steps
+    )
+    policy = Policy.of(policy_row(steps, relax).to(device).repeat(batch, 1))
     relevance, log_ratio, entropy = (share(batch, steps) for _ in range(3))
     ring, rows = ScoreRing(batch, device=device), torch.arange(batch, device=device)
     ring.push(rows, share(batch, ring.size), torch.full_like(rows, ring.size))

@@ -122,7 +122,7 @@ class Simulated:
         batch, steps = drafted.shape
         places = torch.arange(batch, device=drafted.device) + self.round
         self.round += batch
-        accepted = self.trace[places % len(self.trace)].minimum(policy.limit)[:, None]
+        accepted = self.trace[places % len(self.trace)].minimum(policy.limit.long())[:, None]
         offsets = torch.arange(steps + 1, device=drafted.device)
         is_draft = offsets < accepted
         tokens = torch.where(is_draft, torch.cat([drafted, target[:, -1:]], dim=1), target)

@@ -50,20 +50,7 @@ class Relaxation:
         self.reference = torch.tensor(reference, dtype=torch.float32, device=device)
         self.stops = torch.full((rows, MAX_STOP_TOKENS), NO_TOKEN, device=device)
 
-        def column(dtype: torch.dtype) -> torch.Tensor:
-            return torch.zeros(rows, dtype=dtype, device=device)
-
-        self.policies = Policy(
-            limit=column(torch.int64),
-            ratio=column(torch.float32),
-            floor=column(torch.float32),
-            visual_floor=column(torch.float32),
-            draft_shift=column(torch.int64),
-            target_shift=column(torch.int64),
-            fly=column(torch.bool),
-            fly_entropy_threshold=column(torch.float32),
-            fly_window_size=column(torch.int64),
-        )
+        self.policies = torch.zeros(rows, len(Policy._fields), device=device)
 
     def begin(
         self,
@@ -88,23 +75,11 @@ class Relaxation:
         self.stops[row] = NO_TOKEN
         given = torch.tensor(stop_tokens, dtype=torch.int64)
         self.stops[row, : len(stop_tokens)] = upload(given, self.stops.device)
-        policy = {
-            "limit": limit,
-            "ratio": relax.loose_ratio,
-            "floor": relax.floor,
-            "visual_floor": relax.threshold_floor,
-            "draft_shift": relax.draft_shift,
-            "target_shift": relax.target_shift,
-            "fly": relax.rule == "fly",
-            "fly_entropy_threshold": relax.fly_entropy_threshold,
-            "fly_window_size": relax.fly_window_size,
-        }
-        for name, value in policy.items():
-            getattr(self.policies, name)[row].fill_(value)
+        self.policies[row] = upload(policy_row(limit, relax), self.policies.device)
 
     def policy(self, rows: torch.Tensor) -> Policy:
         """The policies of ``rows``, ``[batch]``."""
-        return Policy(*(column[rows] for column in self.policies))
+        return Policy.of(self.policies[rows])
 
     def evidence(
         self,
@@ -157,3 +132,20 @@ class Relaxation:
         steps = evidence.relevance.shape[1]
         ring, rows = evidence.recent
         ring.push(rows, evidence.relevance, accept_lens.long().clamp(max=steps))
+
+
+def policy_row(limit: int, relax: RelaxConfig) -> torch.Tensor:
+    """A row of ``Policy``'s table, ``[9]`` float32, on the host."""
+    log_floor, log_visual_floor = torch.tensor([relax.floor, relax.threshold_floor]).log().tolist()
+    policy = {
+        "limit": limit,
+        "ratio": relax.loose_ratio,
+        "log_floor": log_floor,
+        "log_visual_floor": log_visual_floor,
+        "draft_shift": relax.draft_shift,
+        "target_shift": relax.target_shift,
+        "fly": relax.rule == "fly",
+        "fly_entropy_threshold": relax.fly_entropy_threshold,
+        "fly_window_size": relax.fly_window_size,
+    }
+    return torch.tensor([float(policy[name]) for name in Policy._fields])

@@ -53,6 +53,7 @@ def accept_kernel(
     ring_scores: tl.tensor | None,
     ring_count: tl.tensor | None,
     ring_rows: tl.tensor | None,
+    policy_stride: tl.tensor,
     accept_lens: tl.tensor,
     tokens: tl.tensor,
     kinds: tl.tensor,
@@ -62,8 +63,10 @@ def accept_kernel(
     RING_SIZE: tl.constexpr,
     RING_BLOCK: tl.constexpr,
 ) -> None:
-    """One program a request; every argument but the sizes points at a contiguous tensor."""
+    """One program a request. ``limit`` to ``fly_window_size`` are the columns of a table whose rows
+    are ``policy_stride`` apart; every other tensor is contiguous."""
     request = tl.program_id(0)
+    policy = request * policy_stride
     drafted += request * steps
     target += request * (steps + 1)
     tokens += request * (steps + 1)
@@ -74,44 +77,44 @@ def accept_kernel(
     y = tl.load(target + places, mask=inside, other=0)
 
     passed = (x == y) & inside
+    most = float("-inf")
     kind = tl.full([BLOCK], _MATCH, tl.int8)
     if relevance is not None:
         at = request * steps + places
         may_not = tl.load(guarded + at, mask=inside, other=1)
         likely = tl.load(log_ratio + at, mask=inside, other=0.0)
-        low_floor = tl.load(log_floor + request)
+        low_floor = tl.load(log_floor + policy)
         allowed = inside & (passed == 0) & (may_not == 0) & (likely >= low_floor)
 
         ahead = places[None, :] - places[:, None]
-        window = tl.load(fly_window_size + request)
+        window = tl.load(fly_window_size + policy).to(tl.int32)
         in_window = (ahead >= 1) & (ahead <= window)
         later = tl.sum((in_window & passed[None, :]).to(tl.int32), axis=1) == window
         unsure = tl.load(entropy + at, mask=inside, other=0.0)
-        uncertain = unsure >= tl.load(fly_entropy_threshold + request)
+        uncertain = unsure >= tl.load(fly_entropy_threshold + policy)
         row = tl.load(ring_rows + request)
         lowest, most = _lowest_and_quantile(
             ring_scores + row * RING_SIZE,
             tl.load(ring_count + row),
-            tl.load(ratio + request),
+            tl.load(ratio + policy),
             RING_SIZE,
             RING_BLOCK,
         )
-        tl.store(threshold + request, most)
         visual = tl.load(relevance + at, mask=inside, other=0.0)
-        high_floor = tl.load(log_visual_floor + request)
+        high_floor = tl.load(log_visual_floor + policy)
         span = most - lowest
         depth = tl.minimum(tl.maximum(most - visual, 0.0), span)
         sloped = (likely - high_floor) * span >= depth * (low_floor - high_floor)
         reached = tl.where(span > 0, sloped, likely >= high_floor)
         within = visual <= most
         wordy = within & tl.where(low_floor > float("-inf"), reached, within)
-        by_fly = tl.load(fly + request) != 0
+        by_fly = tl.load(fly + policy).to(tl.int32) != 0
         loose = allowed & ((by_fly & later & uncertain) | ((by_fly == 0) & wordy))
 
         same = (x[:, None] == y[None, :]) & inside[:, None] & inside[None, :]
         distance = tl.abs(ahead)
-        near_x = same & (distance <= tl.load(draft_shift + request))
-        near_y = same & (distance <= tl.load(target_shift + request))
+        near_x = same & (distance <= tl.load(draft_shift + policy).to(tl.int32))
+        near_y = same & (distance <= tl.load(target_shift + policy).to(tl.int32))
         x_among_targets = tl.max(near_x.to(tl.int32), axis=1)
         y_among_drafts = tl.max(near_y.to(tl.int32), axis=0)
         shift = allowed & (loose == 0) & ((x_among_targets | y_among_drafts) != 0)
@@ -119,9 +122,10 @@ def accept_kernel(
         passed = passed | loose | shift
         kind = tl.where(loose, _LOOSE, tl.where(shift, _SHIFT, kind))
 
-    passed = passed & (places < tl.load(limit + request))
+    passed = passed & (places < tl.load(limit + policy).to(tl.int32))
     accepted = tl.min(tl.where(passed, steps, places), axis=0)
     is_draft = places < accepted
+    tl.store(threshold + request, most)
     tl.store(accept_lens + request, accepted + 1)
     tl.store(tokens + places, tl.where(is_draft, x, y), mask=inside)
     tl.store(tokens + steps, tl.load(target + steps))
@@ -142,12 +146,12 @@ def accept_triton(
     """
     batch, steps = drafted.shape
     assert steps <= MAX_STEPS, f"the kernel decides at most {MAX_STEPS} drafted tokens, not {steps}"
-    # The device's fast logarithm differs from torch's in the last bit, so torch takes it.
-    policy = policy._replace(floor=policy.floor.log(), visual_floor=policy.visual_floor.log())
+    stride = policy.limit.stride(0)
+    assert all(column.stride(0) == stride for column in policy), "columns of one table"
     accept_lens = torch.empty(batch, dtype=torch.int32, device=drafted.device)
     tokens = torch.empty(batch, steps + 1, dtype=torch.int64, device=drafted.device)
     kinds = torch.empty(batch, steps + 1, dtype=torch.int8, device=drafted.device)
-    threshold = torch.full_like(policy.ratio, -torch.inf)
+    threshold = torch.empty(batch, dtype=torch.float32, device=drafted.device)
     size = 1
     said: tuple[torch.Tensor | None, ...] = (None,) * 7
     if evidence is not None:
@@ -157,8 +161,9 @@ def accept_triton(
     accept_kernel[(batch,)](
         drafted.contiguous(),
         target.contiguous(),
-        *(value.contiguous() for value in policy),
+        *policy,
         *said,
+        stride,
         accept_lens,
         tokens,
         kinds,

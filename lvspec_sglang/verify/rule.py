@@ -28,32 +28,37 @@ class Kind(IntEnum):
 
 
 class Policy(NamedTuple):
-    """How much a request relaxes, a row a request.
+    """How much a request relaxes: the columns of a table of a row a request, ``[batch]`` float32.
 
     Attributes:
-        limit: ``[batch]`` int64, the most drafted tokens to accept; 0 decodes plainly.
-        ratio: ``[batch]`` float32; share of the request's recent scores whose largest is the
-            threshold up to which a position is loose; 0: none is.
-        floor: ``[batch]`` float32; a relaxed token needs ``p(x_i) >= floor * p(y_i)``.
-        visual_floor: ``[batch]`` float32, at least ``floor``; what a loose token needs instead at
-            the threshold. Between the lowest recent score and the threshold the logarithm of what
-            is needed grows linearly. Without a floor there is no visual one.
-        draft_shift: ``[batch]`` int64; x_i may be the target's token up to so many places away.
-        target_shift: ``[batch]`` int64; y_i may be drafted up to so many places away.
-        fly: ``[batch]`` bool; FLy's rule instead of the loose one.
-        fly_entropy_threshold: ``[batch]`` float32, nats; the least entropy FLy relaxes at.
-        fly_window_size: ``[batch]`` int64; drafted tokens after it that must match for FLy.
+        limit: the most drafted tokens to accept; 0 decodes plainly.
+        ratio: share of the request's recent scores whose largest is the threshold up to which a
+            position is loose; 0: none is.
+        log_floor: a relaxed token needs ``log p(x_i) - log p(y_i)`` of so much; -inf: no floor.
+        log_visual_floor: at least ``log_floor``; what a loose token needs instead at the
+            threshold. Between the lowest recent score and the threshold what is needed grows
+            linearly. Without a floor there is no visual one.
+        draft_shift: x_i may be the target's token up to so many places away.
+        target_shift: y_i may be drafted up to so many places away.
+        fly: 1 for FLy's rule instead of the loose one, else 0.
+        fly_entropy_threshold: nats; the least entropy FLy relaxes at.
+        fly_window_size: drafted tokens after it that must match for FLy.
     """
 
     limit: torch.Tensor
     ratio: torch.Tensor
-    floor: torch.Tensor
-    visual_floor: torch.Tensor
+    log_floor: torch.Tensor
+    log_visual_floor: torch.Tensor
     draft_shift: torch.Tensor
     target_shift: torch.Tensor
     fly: torch.Tensor
     fly_entropy_threshold: torch.Tensor
     fly_window_size: torch.Tensor
+
+    @classmethod
+    def of(cls, table: torch.Tensor) -> "Policy":
+        """The columns of ``table``, ``[batch, 9]``."""
+        return cls(*table.unbind(dim=1))
 
 
 class Evidence(NamedTuple):
@@ -115,12 +120,12 @@ def accept(
     if evidence is not None:
         ring, rows = evidence.recent
         lowest, threshold = ring.lowest(rows), ring.threshold(rows, policy.ratio)
-        allowed = ~match & ~evidence.guarded & (evidence.log_ratio >= policy.floor.log()[:, None])
+        allowed = ~match & ~evidence.guarded & (evidence.log_ratio >= policy.log_floor[:, None])
         wordy = (evidence.relevance <= threshold[:, None]) & likely_enough(
             evidence, lowest, threshold, policy
         )
         lenient = torch.where(
-            policy.fly[:, None], fly_lenient(match, evidence.entropy, policy), wordy
+            policy.fly[:, None] > 0, fly_lenient(match, evidence.entropy, policy), wordy
         )
         loose = allowed & lenient
         shift = allowed & ~loose & shifted(drafted, target[:, :steps], policy)
@@ -149,19 +154,19 @@ def likely_enough(
 ) -> torch.Tensor:
     """Whether x_i is as likely as so visual a position wants it, ``[batch, K]`` bool.
 
-    ``log p(x_i) - log p(y_i)`` has to reach the line from ``log floor`` at the lowest recent score
-    to ``log visual_floor`` at the threshold, which holds alone where both are the same score.
+    ``log p(x_i) - log p(y_i)`` has to reach the line from ``log_floor`` at the lowest recent score
+    to ``log_visual_floor`` at the threshold, which holds alone where both are the same score.
     (Ours. Products are compared, not quotients, so that every device rounds alike.)
 
     Args:
         lowest, threshold: ``[batch]`` float32, of the recent scores.
     """
-    floor, visual_floor = policy.floor.log()[:, None], policy.visual_floor.log()[:, None]
+    floor, visual_floor = policy.log_floor[:, None], policy.log_visual_floor[:, None]
     span = (threshold - lowest)[:, None]
     depth = (threshold[:, None] - evidence.relevance).clamp(min=0).minimum(span)
     sloped = (evidence.log_ratio - visual_floor) * span >= depth * (floor - visual_floor)
     reached = torch.where(span > 0, sloped, evidence.log_ratio >= visual_floor)
-    return reached | (policy.floor == 0)[:, None]
+    return reached | (floor == -torch.inf)
 
 
 def shifted(drafted: torch.Tensor, target: torch.Tensor, policy: Policy) -> torch.Tensor:
@@ -187,7 +192,7 @@ def fly_lenient(match: torch.Tensor, entropy: torch.Tensor, policy: Policy) -> t
         entropy: ``[batch, K]``, nats.
     """
     steps = match.shape[1]
-    window = policy.fly_window_size[:, None]
+    window = policy.fly_window_size[:, None].long()
     after = torch.arange(1, steps + 1, device=match.device)
     matched = torch.nn.functional.pad(match.long().cumsum(dim=1), (1, 0))
     end = after + window

@@ -13,21 +13,21 @@ from triton.compiler import ASTSource
 
 from lvspec_sglang.attention.mass_kernel import KEYS, join_pieces, launch_options, mass_pieces
 from lvspec_sglang.verify.kernel import accept_kernel
-from lvspec_sglang.verify.rule import MAX_STEPS
+from lvspec_sglang.verify.rule import MAX_STEPS, Policy
 
 ALWAYS = {
-    **dict.fromkeys(("drafted", "target", "limit", "draft_shift", "target_shift"), "*i64"),
-    **dict.fromkeys(("ratio", "log_floor", "log_visual_floor", "threshold"), "*fp32"),
-    **{"fly_entropy_threshold": "*fp32", "fly_window_size": "*i64"},
-    **{"fly": "*i1", "accept_lens": "*i32", "tokens": "*i64", "kinds": "*i8", "steps": "i32"},
+    **dict.fromkeys(("drafted", "target", "tokens"), "*i64"),
+    **dict.fromkeys((*Policy._fields, "threshold"), "*fp32"),
+    **{"accept_lens": "*i32", "kinds": "*i8", "steps": "i32", "policy_stride": "i32"},
 }
 EVIDENCE = {
     **dict.fromkeys(("relevance", "log_ratio", "entropy"), "*fp32"),
     **{"guarded": "*i1", "ring_scores": "*fp32", "ring_count": "*i64", "ring_rows": "*i64"},
 }
 
-# Pointers and these are multiples of 16 where the kernels are launched.
+# Pointers and these are multiples of 16 where the kernels are launched, but for a table's columns.
 ALIGNED = {"q_stride", "key_stride"}
+COLUMNS = Policy._fields[1:]
 
 # width, heads a KV head, pieces: 32B, 7B and 3B alone and sixteen at once, K = 32 alone
 MASSES = ((11, 5, 64), (11, 7, 8), (11, 8, 16), (33, 5, 64))
@@ -44,7 +44,7 @@ def ptx(kernel: Any, pointers: dict[str, str], constants: dict[str, Any], **opti
     aligned = {
         (i,): [["tt.divisibility", 16]]
         for i, name in enumerate(kernel.arg_names)
-        if name in ALIGNED or signature[name].startswith("*")
+        if name in ALIGNED or (signature[name].startswith("*") and name not in COLUMNS)
     }
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", 90, 32)

@@ -42,26 +42,28 @@ def random_chain(dice: Dice, batch: int, steps: int) -> tuple[torch.Tensor, torc
 
 def random_policy(dice: Dice, batch: int, steps: int) -> Policy:
     floor = dice.one_of([0.0, 0.1, 0.3, 1.0], batch)
-    return Policy(
+    policy = Policy(
         limit=torch.where(dice.share(batch) < 0.7, steps, dice.below(steps + 1, batch)),
         ratio=dice.one_of([0.0, 0.0, 0.1, 0.5, 0.7, 1.0], batch),
-        floor=floor,
-        visual_floor=floor.maximum(dice.one_of([0.0, 0.0, 0.6, 1.0], batch)),
+        log_floor=floor.log(),
+        log_visual_floor=floor.maximum(dice.one_of([0.0, 0.0, 0.6, 1.0], batch)).log(),
         draft_shift=dice.below(4, batch),
         target_shift=dice.below(4, batch),
         fly=dice.share(batch) < 0.3,
         fly_entropy_threshold=dice.one_of([0.0, 0.3, 0.9], batch),
         fly_window_size=dice.below(7, batch),
     )
+    return Policy.of(torch.stack([column.float() for column in policy], dim=1))
 
 
 def random_evidence(dice: Dice, policy: Policy, steps: int, recent: Recent) -> Evidence:
     """Scores that often lie exactly on their bounds."""
-    shape = (policy.floor.shape[0], steps)
-    ratio = torch.where(dice.share(*shape) < 0.5, policy.floor[:, None], dice.share(*shape))
+    shape = (policy.limit.shape[0], steps)
+    log_share = dice.share(*shape).log()
+    log_ratio = torch.where(dice.share(*shape) < 0.5, policy.log_floor[:, None], log_share)
     return Evidence(
         relevance=dice.one_of([0.0, 0.3, 0.5, 0.7, 0.9], *shape),
-        log_ratio=ratio.log(),
+        log_ratio=log_ratio,
         entropy=dice.one_of([0.0, 0.3, 0.31, 0.9], *shape),
         guarded=dice.share(*shape) < 0.1,
         recent=recent,

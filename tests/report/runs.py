@@ -8,6 +8,7 @@ import torch
 
 from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.metrics import TRACE_COLUMNS
+from lvspec_sglang.relaxation import policy_row
 from lvspec_sglang.verify.quantile import MIN_HELD, Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Kind, Policy, Verdict, accept
 
@@ -26,17 +27,7 @@ class Round:
 
 def policy_of(relax: RelaxConfig) -> Policy:
     """The policy of one request."""
-    return Policy(
-        limit=torch.tensor([STEPS]),
-        ratio=torch.tensor([relax.loose_ratio]),
-        floor=torch.tensor([relax.floor]),
-        visual_floor=torch.tensor([relax.threshold_floor]),
-        draft_shift=torch.tensor([relax.draft_shift]),
-        target_shift=torch.tensor([relax.target_shift]),
-        fly=torch.tensor([False]),
-        fly_entropy_threshold=torch.tensor([relax.fly_entropy_threshold]),
-        fly_window_size=torch.tensor([relax.fly_window_size]),
-    )
+    return Policy.of(policy_row(STEPS, relax)[None])
 
 
 def decide(relax: RelaxConfig, each: Round) -> Verdict:
@@ -124,7 +115,7 @@ def simulate(
         "preset": None,
         "relax": dataclasses.asdict(relax),
         "log_floor": float(torch.tensor(relax.floor).log()) if relax.floor else None,
-        "log_visual_floor": float(policy_of(relax).visual_floor.log()) if relax.floor else None,
+        "log_visual_floor": float(policy_of(relax).log_visual_floor) if relax.floor else None,
         "ring": {"size": ring.size, "least": MIN_HELD, "reference": reference},
         "trace": trace,
         "relaxed": run(ids, len(ids) - 1 - rounds),

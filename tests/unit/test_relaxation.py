@@ -185,14 +185,14 @@ def test_reusing_a_row_forgets_its_last_owner() -> None:
     assert not bool(relaxation.visual[1].any())
     policy = relaxation.policy(ROWS)
     assert policy.ratio.item() == 0.0
-    assert (policy.floor.item(), policy.draft_shift.item()) == (0.0, 0)
+    assert (policy.log_floor.item(), policy.draft_shift.item()) == (-math.inf, 0)
     assert not bool((relaxation.stops[1] >= 0).any())
 
 
 def test_the_visual_floor_is_at_least_the_floor() -> None:
     relax = RelaxConfig(loose_ratio=0.7, floor=0.5, visual_floor=0.2)
     policy = make(relax, [0.3] * 4).policy(ROWS)
-    assert (policy.floor.item(), policy.visual_floor.item()) == (0.5, 0.5)
+    assert policy.log_floor == policy.log_visual_floor == torch.tensor(0.5).log()
 
 
 def test_a_measured_target_is_compared_with_its_reference_from_the_first_token_on() -> None:

@@ -34,6 +34,14 @@ class Row:
     entropy: list[float] = field(default_factory=list)
     guarded: list[bool] = field(default_factory=list)
 
+    @property
+    def log_floor(self) -> float:
+        return math.log(self.floor) if self.floor else -math.inf
+
+    @property
+    def log_visual_floor(self) -> float:
+        return math.log(max(self.floor, self.visual_floor)) if self.floor else -math.inf
+
 
 def decide(rows: list[Row], relaxed: bool = True) -> Verdict:
     def column(name: str, fill: float | bool) -> torch.Tensor:
@@ -41,8 +49,8 @@ def decide(rows: list[Row], relaxed: bool = True) -> Verdict:
 
     drafted = torch.tensor([row.drafted for row in rows])
     target = torch.tensor([row.target for row in rows])
-    policy = Policy(*(torch.tensor([getattr(r, name) for r in rows]) for name in Policy._fields))
-    policy = policy._replace(visual_floor=policy.visual_floor.maximum(policy.floor))
+    table = [[float(getattr(row, name)) for name in Policy._fields] for row in rows]
+    policy = Policy.of(torch.tensor(table))
     scored = torch.tensor(
         [
             [row.threshold if row.lowest is None else row.lowest] + [row.threshold] * MIN_HELD
@@ -218,8 +226,8 @@ def wordy(row: Row, i: int) -> bool:
     height = 1.0
     if row.lowest is not None:
         height = (row.relevance[i] - row.lowest) / (row.threshold - row.lowest)
-    up, down = math.log(max(row.floor, row.visual_floor)), math.log(row.floor)
-    return row.log_ratio[i] >= down + max(0.0, height) * (up - down)
+    rise = row.log_visual_floor - row.log_floor
+    return row.log_ratio[i] >= row.log_floor + max(0.0, height) * rise
 
 
 def by_loop(row: Row) -> list[tuple[int, int]]:
@@ -234,7 +242,7 @@ def by_loop(row: Row) -> list[tuple[int, int]]:
         near = [(row.drafted[j], row.target[j], abs(i - j)) for j in range(steps)]
         shifted = any(t == x and d <= row.draft_shift for _, t, d in near)
         shifted |= any(t == y and d <= row.target_shift for t, _, d in near)
-        plausible = row.floor == 0 or row.log_ratio[i] >= math.log(row.floor)
+        plausible = row.log_ratio[i] >= row.log_floor
         relaxable = plausible and not row.guarded[i]
         if i >= row.limit:
             return [*out, (y, TARGET)]

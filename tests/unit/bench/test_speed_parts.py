@@ -303,8 +303,7 @@ def test_a_trace_from_a_file(tmp_path: Path) -> None:
 
 def test_a_simulated_verdict_follows_the_trace_and_the_limit() -> None:
     drafted, target = torch.tensor([[1, 2], [3, 4], [5, 6]]), torch.arange(10, 19).view(3, 3)
-    limit, zero = torch.tensor([2, 2, 0]), torch.zeros(3)
-    policy = Policy(limit, zero, zero, zero, limit, limit, zero > 1, zero, limit)
+    policy = Policy.of(torch.zeros(3, 9))._replace(limit=torch.tensor([2.0, 2.0, 0.0]))
     rule = Simulated(accept, [1, 2, 2, 0], "cpu")
     verdict = rule(drafted, target, policy, None)
     assert verdict.accept_lens.tolist() == [2, 3, 1]
