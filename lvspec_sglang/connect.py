@@ -72,12 +72,25 @@ def _start(model: str | None, draft: str | None) -> Iterator[LocalServer]:
     server = LocalServer(Path(model), *more)
     try:
         server.start()
-        server.wait_ready(progress=lambda waited: _say(f"\rstarting a server, {waited:.0f} s"))
-        _say("\r" + " " * 40 + "\r")
+        wait_ready("server", server)
         yield server
     finally:
         server.stop()
 
 
-def _say(text: str) -> None:
-    print(text, end="", file=sys.stderr, flush=True)
+def wait_ready(name: str, server: LocalServer) -> None:
+    """Wait until ``server`` answers; on stderr, where a terminal also shows for how long.
+
+    Raises:
+        ServerFailed: as ``LocalServer.wait_ready``.
+    """
+    watched = sys.stderr.isatty()
+
+    def say(text: str, last: bool = False) -> None:
+        line = f"\r{name}: {text:<20}" if watched else f"{name}: {text}"
+        end = "" if watched and not last else "\n"
+        print(line, end=end, file=sys.stderr, flush=True)
+
+    say("starting")
+    server.wait_ready(lambda waited: say(f"starting, {waited:.0f} s") if watched else None)
+    say("ready", last=True)

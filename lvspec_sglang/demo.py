@@ -1,6 +1,5 @@
 """``lvspec demo``: a question about a video and a follow-up, with LVSPEC and without."""
 
-import functools
 import tempfile
 import time
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lvspec_sglang.clips import moving_square, write_clip
+from lvspec_sglang.connect import wait_ready
 from lvspec_sglang.serving import LocalServer, dtype, together
 
 QUESTIONS = ("What happens in this video?", "And what happens then?")
@@ -60,7 +60,7 @@ def run(max_new_tokens: int, video: Path | None) -> int:
         ways = (Way(ALONE, alone, None), *(Way(name, lvspec, p) for name, p in PRESETS_SHOWN))
 
         def wait(server: LocalServer) -> None:
-            _await("LVSPEC" if server is lvspec else ALONE, server)
+            wait_ready("LVSPEC" if server is lvspec else ALONE, server)
 
         with together(lvspec, alone, wait=wait):
             _warm_up(ways, stage)
@@ -82,15 +82,6 @@ def _set_stage(folder: Path, video: Path | None) -> Stage:
     asked = (truth["caption_prompt"], truth["questions"][0]["question"])
     print(f"The clip's facts: {truth['facts']}")
     return Stage(target, draft, folder / truth["video"], asked)
-
-
-def _await(name: str, server: LocalServer) -> None:
-    server.wait_ready(progress=functools.partial(_progress, name))
-    print(f"\r{name}: ready{' ' * 30}")
-
-
-def _progress(name: str, waited: float) -> None:
-    print(f"\r{name}: starting, {waited:.0f} s", end="", flush=True)
 
 
 def _warm_up(ways: Sequence[Way], stage: Stage) -> None:

@@ -17,10 +17,11 @@ def mean_evidence(evidence: Evidence) -> Evidence:
 
 
 def first_verdict(verdict: Verdict, check: bool) -> Verdict:
-    """Rank 0's verdict, everywhere; ``check`` asserts that every rank had come to the same."""
+    """What rank 0 commits, everywhere; why, it alone reports. ``check`` asserts that every rank
+    had come to the same verdict."""
     group = get_parallel().tp_group
     if group.world_size > 1:
-        for tensor in verdict:
+        for tensor in verdict if check else (verdict.accept_lens, verdict.tokens):
             own = tensor.clone() if check else None
             group.broadcast(tensor, src=0)
             assert own is None or torch.equal(own, tensor), f"ranks decided {own} and {tensor}"

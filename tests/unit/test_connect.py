@@ -1,7 +1,9 @@
 """Which server ``lvspec chat`` and ``lvspec report`` talk to, by their arguments."""
 
 import argparse
+import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -55,6 +57,25 @@ def test_a_model_without_a_draft_drafts_for_itself(monkeypatch: pytest.MonkeyPat
         command(monkeypatch, "--draft", "b")
     with pytest.raises(FileNotFoundError, match="no folder /no/such"):
         command(monkeypatch, "--model", "a", "--draft", "/no/such")
+
+
+@pytest.mark.parametrize(
+    ("watched", "shown"),
+    [
+        (False, "x: starting\nx: ready\n"),
+        (True, "\rx: starting            \rx: starting, 7 s       \rx: ready               \n"),
+    ],
+)
+def test_only_a_terminal_is_shown_the_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], watched: bool, shown: str
+) -> None:
+    class Slow(Unstarted):
+        def wait_ready(self, progress: Callable[[float], None]) -> None:
+            progress(7.0)
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: watched, raising=False)
+    connect.wait_ready("x", Slow(Path("a")))
+    assert capsys.readouterr().err == shown
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many"])
