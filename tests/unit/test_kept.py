@@ -16,6 +16,7 @@ from lvspec_sglang.draft.kept import Kept, KeptTable, KeptTokens
 from lvspec_sglang.draft.vision import Span
 from lvspec_sglang.pruning import Grid
 from lvspec_sglang.pruning.uniform import Uniform
+from lvspec_sglang.pruning.verifier import AttentionReceived
 
 HEADS, KV_HEADS, DIM, LAYERS, SLOTS = 4, 2, 8, 4, 256
 
@@ -236,9 +237,24 @@ def test_another_prompt_of_the_same_name_begins_anew(pruning: str) -> None:
     assert len(choice(kept, again).chosen) == 0
 
 
-def test_a_prefill_that_calls_no_hooks_is_kept_evenly() -> None:
+def test_the_watch_hands_over_what_the_target_attends_with() -> None:
     target = Target()
-    kept = make("unbiased", 0.2, target)
+    kept = make("verifier", 0.2, target)
+    prefill(kept, target, [(video_request(), 60)])
+    visual = (torch.arange(60) >= 10) & (torch.arange(60) < 50)
+    directly = AttentionReceived(visual)
+    for layer in AttentionReceived.layers(LAYERS):
+        queries, keys = target.states[layer, :60].view(-1, HEADS, DIM), target.keys[layer, :60]
+        directly.observe(layer, 0, queries, lambda keys=keys: keys, 0.3)
+    where = torch.arange(10, 50)
+    assert kept.watch is not None
+    torch.testing.assert_close(kept.watch.scores("a", where), directly.of(where))
+
+
+@pytest.mark.parametrize("pruning", ["verifier", "unbiased"])
+def test_a_prefill_that_calls_no_hooks_is_kept_evenly(pruning: str) -> None:
+    target = Target()
+    kept = make(pruning, 0.2, target)
     req = video_request()
     prefill(kept, target, [(req, 30)])
     req.prefix_len, req.extend_end = 30, 60
@@ -287,6 +303,21 @@ def test_the_same_video_twice_in_a_prompt_is_pruned_twice() -> None:
     first = [p - 5 for p in chosen if 5 <= p < 25]
     assert first == [p - 30 for p in chosen if 30 <= p < 50]
     assert len(first) == 5
+
+
+def test_one_content_of_two_lengths_is_two_choices() -> None:
+    """As of a video that is sampled more sparsely the next time."""
+    kept = make("uniform", 0.25, Target())
+    sparse = request("b", 1, list(range(60)), [Span(0, 10, 30, 0)], [7])
+    assert len(choose(kept, video_request())) == 20 + 10
+    assert len(choose(kept, sparse)) == 40 + 5
+
+
+def test_as_many_videos_are_known_as_the_pool_holds_twice() -> None:
+    table = make("uniform", 0.25, Target()).table
+    for key in "abc":
+        table.put(key, SLOTS, torch.arange(4), ())
+    assert ("a" in table, "b" in table, "c" in table) == (False, True, True)
 
 
 def test_a_video_in_two_spans_is_one_choice() -> None:

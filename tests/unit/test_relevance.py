@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from lvspec_sglang.relevance import SCORERS, make_scorer
+from lvspec_sglang.relevance import SCORERS, cosine, make_scorer
 from lvspec_sglang.relevance.attention import (
     AttentionFocus,
     AttentionMass,
@@ -75,7 +76,11 @@ def test_the_middle_third() -> None:
     assert make_scorer("attention", (3, 5), 28).layers == (3, 5)
 
 
-def test_cosine_averages_the_largest_with_the_video_of_the_row() -> None:
+@pytest.mark.parametrize("block", [1, 7, 10, 20, 4096])
+def test_cosine_averages_the_largest_with_the_video_of_the_row(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(cosine, "BLOCK", block)
     torch.manual_seed(2)
     hidden, queries = torch.randn(60, 8), torch.randn(4, 8)
     table = torch.randperm(60).view(3, 20).int()
@@ -86,7 +91,7 @@ def test_cosine_averages_the_largest_with_the_video_of_the_row() -> None:
     scorer.attach(60, 8, 12, torch.float32, table, visual)
     scorer.remember(torch.arange(60), hidden)
     scorer.hear(queries)
-    scores = scorer.scores(torch.tensor([2, 1]), 2, 20)
+    scores = scorer.scores(torch.tensor([2, 1]), 2, 16)
     for row, place, query in ((2, 0, 0), (2, 1, 1), (1, 0, 2), (1, 1, 3)):
         keys = hidden[table[row][visual[row]].long()]
         cosines = torch.cosine_similarity(queries[query][None], keys)
