@@ -18,5 +18,5 @@ def test_a_kv_cache_of_another_type_than_the_model_is_refused(relevance: str) ->
     runner = SimpleNamespace(
         attn_backend=object(), kv_cache_dtype=torch.float8_e4m3fn, dtype=torch.bfloat16
     )
-    with pytest.raises(ValueError, match="KV in .*float8_e4m3fn beside"):
+    with pytest.raises(ValueError, match=r"KV in .*float8_e4m3fn beside"):
         connect(relaxation, runner, SimpleNamespace(), 22, 1)
