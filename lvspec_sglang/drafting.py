@@ -8,7 +8,7 @@ import torch
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 
 from lvspec_sglang import ranks
-from lvspec_sglang.catch_up import CatchUp
+from lvspec_sglang.catch_up import catch_up
 from lvspec_sglang.clock import Clock
 from lvspec_sglang.config import DraftLengthConfig
 from lvspec_sglang.draft.check import DraftKVCheck
@@ -55,7 +55,6 @@ class Drafting:
             config, following.steps, device.type != "cpu", self.clock, ranks.first_decision
         )
         self.sat_out = SatOut(self.view)
-        self.catch_up = CatchUp(following)
         self.check = DraftKVCheck.from_env(following.draft)
         self.verify_width: Callable[[int, int], int] = lambda batch, tokens: tokens
 
@@ -68,7 +67,7 @@ class Drafting:
         began, prefilled = self.clock.now(), False
         if length:
             whole = self.sat_out.prompts(rows, batch.seq_lens, self.following.by_row)
-            prefilled = self.catch_up(batch.reqs, whole)
+            prefilled = catch_up(self.following, batch.reqs, whole)
         else:
             self.sat_out.note(rows)
         ready = self.clock.now()

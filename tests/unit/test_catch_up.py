@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lvspec_sglang.catch_up import CatchUp
+from lvspec_sglang.catch_up import catch_up
 from lvspec_sglang.draft.batches import Segment
 from lvspec_sglang.draft.kv_view import DraftKVView
 from lvspec_sglang.draft.model import DraftModel, Prompt
@@ -42,14 +42,14 @@ def request(draft: Draft, row: int) -> tuple[Any, Any]:
 def test_a_row_is_looked_at_once_until_its_slots_are_swapped_or_it_sat_out() -> None:
     draft = Draft()
     req, followed = request(draft, 0)
-    catch_up: Any = CatchUp(SimpleNamespace(draft=draft, by_row={0: followed}))  # type: ignore[arg-type]
-    assert catch_up([req], {})
+    following: Any = SimpleNamespace(draft=draft, by_row={0: followed})
+    assert catch_up(following, [req], {})
     assert draft.prefilled == [[Segment(0, 0, LENGTH)]]
-    assert not catch_up([req], {}) and draft.asked == [0]
+    assert not catch_up(following, [req], {}) and draft.asked == [0]
     req.kv.cache_protected_len = 6
-    assert not catch_up([req], {}) and draft.asked == [0, 0]
+    assert not catch_up(following, [req], {}) and draft.asked == [0, 0]
     longer = followed.prompt._replace(ids=torch.arange(8), kept=torch.arange(8))
-    assert catch_up([req], {0: longer})
+    assert catch_up(following, [req], {0: longer})
     assert draft.prefilled[1:] == [[Segment(0, LENGTH, 8)]]
 
 
@@ -57,13 +57,14 @@ def test_what_two_requests_lack_is_prefilled_once() -> None:
     draft = Draft()
     pairs = [request(draft, row) for row in (0, 1)]
     by_row = {row: followed for row, (_, followed) in enumerate(pairs)}
-    catch_up = CatchUp(SimpleNamespace(draft=draft, by_row=by_row))  # type: ignore[arg-type]
-    assert catch_up([req for req, _ in pairs], {})
+    following: Any = SimpleNamespace(draft=draft, by_row=by_row)
+    assert catch_up(following, [req for req, _ in pairs], {})
     assert draft.prefilled == [[Segment(0, 0, LENGTH)]]
 
 
 def test_a_request_nobody_drafts_for_is_left_out() -> None:
     draft = Draft()
     req, _ = request(draft, 0)
-    assert not CatchUp(SimpleNamespace(draft=draft, by_row={}))([req], {})  # type: ignore[arg-type]
+    following: Any = SimpleNamespace(draft=draft, by_row={})
+    assert not catch_up(following, [req], {})
     assert draft.asked == []

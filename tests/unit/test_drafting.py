@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from lvspec_sglang import drafting as drafting_module
 from lvspec_sglang import ranks
 from lvspec_sglang.config import DraftLengthConfig
 from lvspec_sglang.draft.kv_view import DraftKVView
@@ -33,20 +34,27 @@ class Following:
         return [self.by_row[req.kv.req_pool_idx] for req in reqs]
 
 
-class Remembering(Drafting):
-    """Drafts what no model had to say, and remembers what it was to prefill."""
+class Scripted(Drafting):
+    """Drafts what no model had to say."""
 
     def __init__(self, following: Following, config: DraftLengthConfig) -> None:
         super().__init__(following, config, 10, torch.device("cpu"))  # type: ignore[arg-type]
-        self.whole: list[dict[int, Prompt]] = []
-        self.catch_up = self.remember  # type: ignore[assignment]
-
-    def remember(self, reqs: list[Any], whole: dict[int, Prompt]) -> bool:
-        self.whole.append(whole)
-        return bool(whole)
 
     def tokens(self, batch: Any, length: int) -> torch.Tensor:
         return torch.tensor([[1, 2, 3]])[:, :length]
+
+
+@pytest.fixture(autouse=True)
+def prefilled(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, Prompt]]:
+    """What the draft was to prefill whole, call by call."""
+    calls: list[dict[int, Prompt]] = []
+
+    def remember(following: Following, reqs: list[Any], whole: dict[int, Prompt]) -> bool:
+        calls.append(whole)
+        return bool(whole)
+
+    monkeypatch.setattr(drafting_module, "catch_up", remember)
+    return calls
 
 
 def batch(length: int, bonus: int) -> Any:
@@ -58,11 +66,13 @@ def batch(length: int, bonus: int) -> Any:
     )
 
 
-def test_plain_rounds_between_drafted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_rounds_between_drafted_ones(
+    monkeypatch: pytest.MonkeyPatch, prefilled: list[dict[int, Prompt]]
+) -> None:
     monkeypatch.setattr(ranks, "first_decision", lambda decision: decision)
     following = Following()
     config = DraftLengthConfig(measure=True, run=1, trial=1)
-    drafting = Remembering(following, config)
+    drafting = Scripted(following, config)
     chains = []
     for length, bonus in ((6, 50), (8, 51), (10, 52)):
         asked = batch(length, bonus)
@@ -74,14 +84,14 @@ def test_plain_rounds_between_drafted_ones(monkeypatch: pytest.MonkeyPatch) -> N
         drafting.length.finished([0])
     # Each length is tried for a round.
     assert chains == [[[50, 1, 2, 3]], [[51, 1]], [[52]]]
-    assert drafting.whole == [{}, {}]
+    assert prefilled == [{}, {}]
     for length in range(11, 30):
-        if drafting.whole[-1]:
+        if prefilled[-1]:
             break
         asked = batch(length, 54)
         drafting.started(asked, drafted := drafting.draft(asked))
         drafting.length.finished([0])
-    context = drafting.whole[-1][ROW]
+    context = prefilled[-1][ROW]
     # The prompt, two bonus tokens with an accepted draft each, what was fed since.
     assert context.ids[:11].tolist() == [*range(100, 106), 50, 1, 51, 1, 52]
     assert len(context.ids) == len(context.kept)
@@ -90,7 +100,7 @@ def test_plain_rounds_between_drafted_ones(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_short_chain_is_padded_to_the_width_of_the_forward() -> None:
     following = Following()
-    drafting = Remembering(following, DraftLengthConfig(above=0))
+    drafting = Scripted(following, DraftLengthConfig(above=0))
     drafting.verify_width = lambda batch, tokens: STEPS + 1
     plain = drafting.draft(batch(LENGTH, 50))
     assert (plain.length, plain.chain.tolist()) == (0, [[50, 50, 50, 50]])
