@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lvspec_sglang import chat
+from lvspec_sglang import __version__, chat
 from lvspec_sglang.arguments import positive
 from lvspec_sglang.bench.cli import add_parser as add_bench
 from lvspec_sglang.connect import ERRORS
@@ -24,13 +24,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lvspec", description="LVSPEC: loosely speculative decoding for video LLMs in SGLang."
     )
+    parser.add_argument("--version", action="version", version=f"lvspec_sglang {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="serve two small checkpoints and ask about a video")
     demo.add_argument(
         "--video", type=Path, help="a video file; without it the mini world gives one"
     )
-    demo.add_argument("--max-new-tokens", type=positive, default=128)
+    demo.add_argument(
+        "--max-new-tokens", type=positive, default=128, help="an answer's limit (128)"
+    )
     demo.set_defaults(run=_demo)
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, the remedy")
