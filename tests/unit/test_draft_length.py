@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvspec_sglang.clock import Clock
@@ -78,6 +78,7 @@ def test_it_settles_on_a_length_that_pays(share: float, step: float) -> None:
     assert last >= 0.93 * max(map(speed, lengths(STEPS)))
 
 
+@settings(deadline=None)
 @given(
     share=st.floats(0, 1), step=st.floats(0.01, 1), run=st.integers(1, 40),
     trial=st.integers(1, 16), more=st.integers(0, 100), seed=st.integers(0, 99),

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvspec_sglang.draft.batches import Segment, split_segments
@@ -14,6 +14,7 @@ segments = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(segments, st.integers(1, 30))
 def test_groups_hold_every_token_once_in_order(given_: list[Segment], limit: int) -> None:
     groups = split_segments(given_, limit)
