@@ -1,8 +1,8 @@
 """Kernels and attention forms against their floors and their torch references.
 
-On a CUDA GPU: the accept kernel, the mass kernel, and verify attention, FlashInfer's plain and with
-videos shared, and FA3's where SGLang has it. Without a GPU only the torch references run, at small
-sizes; the rest is marked so.
+On a CUDA GPU: the accept rule's kernels, the mass kernel, and verify attention, FlashInfer's plain
+and with videos shared, and FA3's where SGLang has it. Without a GPU only the torch references run,
+at small sizes; the rest is marked so.
 """
 
 import argparse
@@ -16,18 +16,14 @@ from lvspec_sglang.attention.chain_plan import Context
 from lvspec_sglang.bench.captured import CapturedAttention, fa3_call, planned_call
 from lvspec_sglang.bench.machine import Machine, copy_bandwidth, product_rate, recorded, time_us
 from lvspec_sglang.bench.shapes import SHAPES, Shape
-from lvspec_sglang.config import RelaxConfig
+from lvspec_sglang.bench.verify_rows import NO_GPU, accept_row, compare_row
 from lvspec_sglang.record import new_record, write_record
-from lvspec_sglang.relaxation import policy_row
 from lvspec_sglang.relevance.attention import visual_attention
-from lvspec_sglang.verify.quantile import Recent, ScoreRing
-from lvspec_sglang.verify.rule import Evidence, Policy, accept
 
 WIDTH = 11
 TEXT = 200  # tokens of a request that are not its video's
 VIDEOS = (1024, 4096, 10240, 16384, 65536)
 BATCHES = (1, 4, 16, 64)
-NO_GPU = "needs a CUDA GPU"
 
 
 class Case:
@@ -102,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     batches = arguments.batches or ((1, 2) if small else BATCHES)
     shape = SHAPES[arguments.shape]
     machine = Machine(copy_bandwidth(device), product_rate(device))
-    rows = [accept_row(batch, device) for batch in batches]
+    rows = [row(batch, device) for row in (compare_row, accept_row) for batch in batches]
     record = new_record("kernels") | {
         "shape": arguments.shape,
         "machine": machine._asdict(),
@@ -115,37 +111,6 @@ def run(arguments: argparse.Namespace) -> None:
             if arguments.json:
                 write_record(arguments.json, record)
     _print(record)
-
-
-def accept_row(batch: int, device: str) -> dict[str, Any]:
-    """The accept rule of a batch at K = 10, everybody relaxed."""
-    steps = WIDTH - 1
-    generator = torch.Generator(device).manual_seed(batch)
-
-    def share(*size: int) -> torch.Tensor:
-        return torch.rand(size, generator=generator, device=device)
-
-    target = torch.randint(0, 20, (batch, WIDTH), generator=generator, device=device)
-    drafted = torch.where(share(batch, steps) < 0.7, target[:, :steps], 30)
-    relax = RelaxConfig(
-        loose_ratio=0.5, floor=0.5, visual_floor=0.7, draft_shift=steps, target_shift=steps
-    )
-    policy = Policy.of(policy_row(steps, relax).to(device).repeat(batch, 1))
-    relevance, log_ratio, entropy = (share(batch, steps) for _ in range(3))
-    ring, rows = ScoreRing(batch, device=device), torch.arange(batch, device=device)
-    ring.push(rows, share(batch, ring.size), torch.full_like(rows, ring.size))
-    guarded = share(batch, steps) < 0.1
-    evidence = Evidence(relevance, log_ratio, entropy, guarded, Recent(ring, rows))
-    row = {"what": "accept, torch", "batch": batch, "us": time_us(
-        lambda: accept(drafted, target, policy, evidence), device)}  # fmt: skip
-    if device == "cpu":
-        return row | {"kernel": NO_GPU}
-    from lvspec_sglang.verify.kernel import accept_triton
-
-    found, expected = (f(drafted, target, policy, evidence) for f in (accept_triton, accept))
-    equal = all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    kernel = time_us(recorded(lambda: accept_triton(drafted, target, policy, evidence)), device)
-    return row | {"kernel_us": kernel, "kernel_equal": equal}
 
 
 def attention_rows(case: Case, machine: Machine, device: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import torch
 from lvspec_sglang.config import QUERIES, RelaxConfig
 from lvspec_sglang.relevance.base import Scorer
 from lvspec_sglang.upload import upload
+from lvspec_sglang.verify import compare_on
 from lvspec_sglang.verify.quantile import Recent, ScoreRing
 from lvspec_sglang.verify.rule import Evidence, Policy
 
@@ -45,6 +46,7 @@ class Relaxation:
         self.first = QUERIES.index(query)
         self.scorer = scorer
         self.guarded = guarded
+        self.compare = compare_on(device.type)
         self.visual = torch.zeros(rows, width, dtype=torch.bool, device=device)
         self.ring = ScoreRing(rows, device=device)
         self.reference = torch.tensor(reference, dtype=torch.float32, device=device)
@@ -104,26 +106,16 @@ class Relaxation:
         """
         batch, steps = drafted.shape
         relevance = self.scorer.scores(rows, width, reach)[:, self.first : self.first + steps]
-        logits = logits.view(batch, steps + 1, -1)[:, :steps]
-        wanted = target[:, :steps]
-        tokens = torch.stack([drafted, wanted], dim=2)
-        pair = logits.gather(2, tokens).float()
+        relevance, log_ratio, guarded = self.compare(
+            drafted, target, logits, relevance, rows, self.stops, self.guarded
+        )
         uncertainty = torch.zeros_like(relevance)
         if entropy:
+            logits = logits.view(batch, steps + 1, -1)[:, :steps]
             log_p = logits.topk(FLY_TOP).values.float() - logits.float().logsumexp(-1, keepdim=True)
             uncertainty = torch.special.entr(log_p.exp()).sum(dim=-1)
-        ends = self.stops[rows][:, None, None, :] == tokens[..., None]
-        guarded = self.guarded[tokens.clamp(max=len(self.guarded) - 1)]
-        relevance, log_ratio = relevance.float(), pair[..., 0] - pair[..., 1]
-        # Of a token that was forbidden, or of numbers that overflowed, nothing is known.
-        unknown = relevance.isnan() | ~log_ratio.isfinite()
-        return Evidence(
-            relevance=relevance.nan_to_num(0.0, torch.inf, -torch.inf),
-            log_ratio=log_ratio,
-            entropy=uncertainty,
-            guarded=guarded.any(dim=2) | ends.any(dim=(2, 3)) | unknown,
-            recent=Recent(self.ring, rows),
-        )
+        recent = Recent(self.ring, rows)
+        return Evidence(relevance, log_ratio, uncertainty, guarded, recent)
 
     def settle(self, evidence: Evidence, accept_lens: torch.Tensor) -> None:
         """Remember the scores of the positions a round decided, ``accept_lens`` ``[batch]``."""

@@ -28,12 +28,13 @@ from sglang.srt.model_executor.runner.eager_runner import EagerRunner
 from sglang.srt.platforms.interface import PlatformCapabilities
 from triton.runtime.interpreter import GridExecutor
 
-from lvspec_sglang import worker
+from lvspec_sglang import relaxation, worker
 from lvspec_sglang.attention import verify_width
 from lvspec_sglang.draft import batches
 from lvspec_sglang.draft import model as draft_model
 from lvspec_sglang.drafting import Drafting
 from lvspec_sglang.platform.cpu import TorchCpuPlatform
+from lvspec_sglang.verify.compare_kernel import compare_triton
 from lvspec_sglang.verify.kernel import accept_triton
 from tests.e2e.engine_program import main
 from tests.e2e.engines import GRAPHS
@@ -69,6 +70,7 @@ def give_kernels_to_the_hosts_backends() -> None:
 
     GridExecutor.__call__ = kernel(GridExecutor.__call__)
     worker.accept_on = lambda device: accept_triton
+    relaxation.compare_on = lambda device: compare_triton
 
 
 def capture_graphs() -> None:

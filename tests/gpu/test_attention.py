@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from lvspec_sglang.bench.captured import CapturedAttention
-from lvspec_sglang.bench.kernels import WIDTH, Case, accept_row, captured
+from lvspec_sglang.bench.kernels import WIDTH, Case, captured
 from lvspec_sglang.bench.shapes import SHAPES
+from lvspec_sglang.bench.verify_rows import accept_row, compare_row
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -49,4 +50,5 @@ def test_mass_and_focus(shape: str, batch: int) -> None:
 
 @pytest.mark.parametrize("batch", [1, 4, 64])
 def test_the_verdict_is_the_references(batch: int) -> None:
+    assert compare_row(batch, "cuda")["kernel_equal"]
     assert accept_row(batch, "cuda")["kernel_equal"]

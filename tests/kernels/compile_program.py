@@ -12,6 +12,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lvspec_sglang.attention.mass_kernel import KEYS, join_pieces, launch_options, mass_pieces
+from lvspec_sglang.relaxation import MAX_STOP_TOKENS
+from lvspec_sglang.verify.compare_kernel import compare_kernel
 from lvspec_sglang.verify.kernel import accept_kernel
 from lvspec_sglang.verify.rule import MAX_STEPS, Policy
 
@@ -27,7 +29,7 @@ EVIDENCE = {
 
 # Pointers and these are multiples of 16 where the kernels are launched, but for a table's columns.
 ALIGNED = {"q_stride", "key_stride"}
-COLUMNS = Policy._fields[1:]
+COLUMNS = (*Policy._fields[1:], "relevance")
 
 # width, heads a KV head, pieces: 32B, 7B and 3B alone and sixteen at once, K = 32 alone
 MASSES = ((11, 5, 64), (11, 7, 8), (11, 8, 16), (33, 5, 64))
@@ -82,8 +84,19 @@ def masses(width: int, group: int, pieces: int) -> tuple[str, str]:
     return first, ptx(join_pieces, dict.fromkeys(("pieces", "mass", "focus"), "*fp32"), sizes)
 
 
+def compare() -> str:
+    pointers = {
+        **dict.fromkeys(("drafted", "target", "rows", "stops"), "*i64"), "logits": "*bf16",
+        **dict.fromkeys(("relevance", "found_relevance", "log_ratio"), "*fp32"),
+        **dict.fromkeys(("never", "guarded"), "*i1"),
+        **dict.fromkeys(("relevance_stride", "vocab", "last", "steps"), "i32"),
+    }  # fmt: skip
+    sizes = {"BLOCK": MAX_STEPS, "STOPS": MAX_STOP_TOKENS, "STOPS_BLOCK": MAX_STOP_TOKENS}
+    return ptx(compare_kernel, pointers, sizes)
+
+
 if __name__ == "__main__":
-    made = [accept(ALWAYS), accept(ALWAYS | EVIDENCE)]
+    made = [accept(ALWAYS), accept(ALWAYS | EVIDENCE), compare()]
     for case in MASSES:
         pieces, joined = masses(*case)
         assert "mma" in pieces, "the dot product runs on the tensor cores"

@@ -25,6 +25,11 @@ def test_verdicts_equal_the_reference(device: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def test_comparisons_equal_the_reference(device: str, tmp_path: Path) -> None:
+    run("compare_program", device, interpret=device == "cpu", cache=tmp_path)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def test_masses_equal_the_reference(device: str, tmp_path: Path) -> None:
     run("mass_program", device, interpret=device == "cpu", cache=tmp_path)
 
