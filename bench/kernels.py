@@ -14,9 +14,16 @@ import torch
 
 from lvspec_sglang.attention.chain_plan import Context
 from lvspec_sglang.bench.captured import CapturedAttention, fa3_call, planned_call
-from lvspec_sglang.bench.machine import Machine, copy_bandwidth, product_rate, recorded, time_us
+from lvspec_sglang.bench.machine import (
+    NO_GPU,
+    Machine,
+    copy_bandwidth,
+    product_rate,
+    recorded,
+    time_us,
+)
 from lvspec_sglang.bench.shapes import SHAPES, Shape
-from lvspec_sglang.bench.verify_rows import NO_GPU, accept_row, compare_row
+from lvspec_sglang.bench.verify_rows import accept_row, compare_row
 from lvspec_sglang.record import new_record, write_record
 from lvspec_sglang.relevance.attention import visual_attention
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+NO_GPU = "needs a CUDA GPU"
 MATRIX = 8192, 1024  # side of the product that stands for the peak, on a GPU and on a CPU
 
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import torch
 
-from lvspec_sglang.bench.machine import recorded, time_us
+from lvspec_sglang.bench.machine import NO_GPU, recorded, time_us
+from lvspec_sglang.bench.shapes import SHAPES
 from lvspec_sglang.config import RelaxConfig
-from lvspec_sglang.relaxation import policy_row
+from lvspec_sglang.relaxation import MAX_STOP_TOKENS, policy_row
 from lvspec_sglang.verify import accept_on, compare_on
 from lvspec_sglang.verify.compare import compare
 from lvspec_sglang.verify.quantile import Recent, ScoreRing
-from lvspec_sglang.verify.rule import Evidence, Policy, accept
+from lvspec_sglang.verify.rule import DEFAULT_STEPS, Evidence, Policy, accept
 
-STEPS = 10
-VOCAB = 152064  # of Qwen2.5-VL
-NO_GPU = "needs a CUDA GPU"
+STEPS = DEFAULT_STEPS
+VOCAB = SHAPES["32B"].vocab
 
 
 class Random:
@@ -41,7 +41,7 @@ def compare_row(batch: int, device: str) -> dict[str, Any]:
         random.share(batch * (STEPS + 1), VOCAB).bfloat16(),
         random.share(batch, STEPS + 1)[:, :STEPS],
         torch.arange(batch, device=device),
-        random.tokens(VOCAB, batch, 16),
+        random.tokens(VOCAB, batch, MAX_STOP_TOKENS),
         random.share(VOCAB) < 1e-3,
     )
     return _row("compare", batch, device, compare, compare_on, given)

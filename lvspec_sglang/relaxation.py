@@ -128,12 +128,11 @@ class Relaxation:
 
 def policy_row(limit: int, relax: RelaxConfig) -> torch.Tensor:
     """A row of ``Policy``'s table, ``[9]`` float32, on the host."""
-    log_floor, log_visual_floor = torch.tensor([relax.floor, relax.threshold_floor]).log().tolist()
     policy = {
         "limit": limit,
         "ratio": relax.loose_ratio,
-        "log_floor": log_floor,
-        "log_visual_floor": log_visual_floor,
+        "log_floor": log_share(relax.floor),
+        "log_visual_floor": log_share(relax.threshold_floor),
         "draft_shift": relax.draft_shift,
         "target_shift": relax.target_shift,
         "fly": relax.rule == "fly",
@@ -141,3 +140,8 @@ def policy_row(limit: int, relax: RelaxConfig) -> torch.Tensor:
         "fly_window_size": relax.fly_window_size,
     }
     return torch.tensor([float(policy[name]) for name in Policy._fields])
+
+
+def log_share(share: float) -> float:
+    """The logarithm of ``share`` as the rule has it, in float32; -inf of 0."""
+    return float(torch.tensor(share, dtype=torch.float32).log())

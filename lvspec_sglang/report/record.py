@@ -4,12 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lvspec_sglang.client import Client
 from lvspec_sglang.config import RelaxConfig
 from lvspec_sglang.config_json import parse_request
 from lvspec_sglang.metrics import TRACE_COLUMNS
+from lvspec_sglang.relaxation import log_share
 from lvspec_sglang.report.frames import read_frames
 from lvspec_sglang.verify.quantile import MIN_HELD, ScoreRing
 
@@ -94,7 +93,7 @@ def check_record(record: Any) -> dict[str, Any]:
 
 
 def _log(share: float) -> float | None:
-    return float(torch.tensor(share).log()) if share else None
+    return log_share(share) if share else None
 
 
 def _run(client: Client, choice: dict[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,14 @@ def compare_kernel(
     drafted: tl.tensor,
     target: tl.tensor,
     logits: tl.tensor,
-    relevance: tl.tensor,
+    scores: tl.tensor,
     rows: tl.tensor,
     stops: tl.tensor,
     never: tl.tensor,
-    found_relevance: tl.tensor,
+    relevance: tl.tensor,
     log_ratio: tl.tensor,
     guarded: tl.tensor,
-    relevance_stride: tl.tensor,
+    score_stride: tl.tensor,
     vocab: tl.tensor,
     last: tl.tensor,
     steps: tl.tensor,
@@ -28,7 +28,8 @@ def compare_kernel(
     STOPS: tl.constexpr,
     STOPS_BLOCK: tl.constexpr,
 ) -> None:
-    """One program a request; ``never`` knows the tokens up to ``last``."""
+    """One program a request; ``never`` knows the tokens up to ``last``, and a request's ``scores``
+    are ``score_stride`` from the next one's. Every other tensor is contiguous."""
     request = tl.program_id(0)
     places = tl.arange(0, BLOCK)
     inside = places < steps
@@ -39,7 +40,7 @@ def compare_kernel(
     of_y = tl.load(line + y, mask=inside, other=0.0).to(tl.float32)
     ratio = of_x - of_y
 
-    score = tl.load(relevance + request * relevance_stride + places, mask=inside, other=0.0)
+    score = tl.load(scores + request * score_stride + places, mask=inside, other=0.0)
     known = (score == score) & (tl.abs(ratio) < float("inf"))
     slots = tl.arange(0, STOPS_BLOCK)
     stop = tl.load(stops + tl.load(rows + request) * STOPS + slots, mask=slots < STOPS, other=-1)
@@ -49,7 +50,7 @@ def compare_kernel(
     barred |= tl.max(ends.to(tl.int32), axis=1) != 0
 
     at = request * steps + places
-    tl.store(found_relevance + at, tl.where(score == score, score, 0.0), mask=inside)
+    tl.store(relevance + at, tl.where(score == score, score, 0.0), mask=inside)
     tl.store(log_ratio + at, ratio, mask=inside)
     tl.store(guarded + at, barred | (known == 0), mask=inside)
 

@@ -27,9 +27,10 @@ EVIDENCE = {
     **{"guarded": "*i1", "ring_scores": "*fp32", "ring_count": "*i64", "ring_rows": "*i64"},
 }
 
-# Pointers and these are multiples of 16 where the kernels are launched, but for a table's columns.
+# Pointers and these are multiples of 16 where the kernels are launched, but for what lies inside a
+# table.
 ALIGNED = {"q_stride", "key_stride"}
-COLUMNS = (*Policy._fields[1:], "relevance")
+INSIDE = (*Policy._fields[1:], "scores")
 
 # width, heads a KV head, pieces: 32B, 7B and 3B alone and sixteen at once, K = 32 alone
 MASSES = ((11, 5, 64), (11, 7, 8), (11, 8, 16), (33, 5, 64))
@@ -46,7 +47,7 @@ def ptx(kernel: Any, pointers: dict[str, str], constants: dict[str, Any], **opti
     aligned = {
         (i,): [["tt.divisibility", 16]]
         for i, name in enumerate(kernel.arg_names)
-        if name in ALIGNED or (signature[name].startswith("*") and name not in COLUMNS)
+        if name in ALIGNED or (signature[name].startswith("*") and name not in INSIDE)
     }
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", 90, 32)
@@ -87,9 +88,9 @@ def masses(width: int, group: int, pieces: int) -> tuple[str, str]:
 def compare() -> str:
     pointers = {
         **dict.fromkeys(("drafted", "target", "rows", "stops"), "*i64"), "logits": "*bf16",
-        **dict.fromkeys(("relevance", "found_relevance", "log_ratio"), "*fp32"),
+        **dict.fromkeys(("scores", "relevance", "log_ratio"), "*fp32"),
         **dict.fromkeys(("never", "guarded"), "*i1"),
-        **dict.fromkeys(("relevance_stride", "vocab", "last", "steps"), "i32"),
+        **dict.fromkeys(("score_stride", "vocab", "last", "steps"), "i32"),
     }  # fmt: skip
     sizes = {"BLOCK": MAX_STEPS, "STOPS": MAX_STOP_TOKENS, "STOPS_BLOCK": MAX_STOP_TOKENS}
     return ptx(compare_kernel, pointers, sizes)
